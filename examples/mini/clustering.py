@@ -43,14 +43,5 @@ def fit_residual_kmeans(
     return torch.stack(codebooks)
 
 
-def residual_codes(points: torch.Tensor, codebooks: torch.Tensor) -> torch.Tensor:
-    """int64 (points, quantizers) of (points, dim) under (quantizers, centroids, dim)."""
-    codes, residual = [], points
-    for centroids in codebooks:
-        codes.append(nearest(residual, centroids))
-        residual = residual - centroids[codes[-1]]
-    return torch.stack(codes, dim=-1)
-
-
 def _draw(num_points: int, num_drawn: int, generator: torch.Generator) -> torch.Tensor:
     return torch.randperm(num_points, generator=generator)[:num_drawn]

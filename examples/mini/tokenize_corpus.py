@@ -6,11 +6,11 @@ import os
 from pathlib import Path
 
 import torch
-from clustering import nearest, residual_codes
 from corpus import Corpus
-from features import clap_audio_embeddings, clap_text_embeddings, codec_codes, semantic_features
+from features import clip_features, codec_codes, embed_clips, embed_texts
+from open_musiclm import ClapQuantizer, SemanticQuantizer
 from recipe import Recipe
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from training_loop import pick_device
 from transformers import ClapModel, ClapProcessor, EncodecModel, HubertModel
 
@@ -25,7 +25,8 @@ def tokenize_corpus(corpus_folder: Path, models: Path, output: Path, recipe: Rec
     - `codec` (clips, frames at 50 Hz, codebooks): coarse codebooks, then fine
     """
     device = pick_device()
-    books = {name: book.to(device) for name, book in load_file(models / "codebooks.safetensors").items()}
+    clap_quantizer = ClapQuantizer.from_pretrained(models / "clap_quantizer").to(device)
+    semantic_quantizer = SemanticQuantizer.from_pretrained(models / "semantic_quantizer").to(device)
     clap = ClapModel.from_pretrained(models / "clap", dtype=torch.float32).to(device).eval()
     processor = ClapProcessor.from_pretrained(models / "clap")
     encoder = HubertModel.from_pretrained(models / "semantic_encoder", dtype=torch.float32).to(device).eval()
@@ -36,17 +37,16 @@ def tokenize_corpus(corpus_folder: Path, models: Path, output: Path, recipe: Rec
             continue
         corpus = Corpus(corpus_folder, split, device)
         texts, _ = corpus.captions()
-        text_embeddings = clap_text_embeddings(clap, processor, [text for row in texts for text in row])
-        text_codes = residual_codes(text_embeddings, books["clap_codebooks"])
-        audio_codes = residual_codes(clap_audio_embeddings(clap, processor, corpus), books["clap_codebooks"])
+        text_embeddings = embed_texts(clap, processor, [text for row in texts for text in row])
+        text_codes = clap_quantizer.encode(text_embeddings)
         semantic = [
-            nearest(semantic_features(encoder, corpus, recipe, clips).flatten(0, 1), books["semantic_codebook"])
+            semantic_quantizer.encode(clip_features(encoder, corpus, recipe, clips))
             for clips in torch.arange(len(corpus)).split(100)
         ]
         tokens = {
-            "clap_audio": audio_codes,
+            "clap_audio": clap_quantizer.encode(embed_clips(clap, processor, corpus)),
             "clap_text": text_codes.view(len(texts), len(texts[0]), -1),
-            "semantic": torch.cat(semantic).view(len(corpus), -1),
+            "semantic": torch.cat(semantic),
             "codec": codec_codes(codec, corpus),
         }
         output.mkdir(parents=True, exist_ok=True)

@@ -10,12 +10,12 @@ from __future__ import annotations
 
 import argparse
 import json
-import shutil
 import time
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 
+from archive import pack, unpack
 from recipe import Recipe, tiny_recipe
 
 
@@ -95,26 +95,20 @@ STEPS: dict[str, Callable[[WorkFolder, Recipe], None]] = {
 }
 
 
-def export(work: WorkFolder, folder: Path) -> None:
-    """Copy what has been made so far, without the audio: the networks, the codebooks and the tokens."""
-    for part in (work.models, work.tokens):
-        if part.exists():
-            shutil.copytree(part, folder / part.name, dirs_exist_ok=True, ignore=shutil.ignore_patterns("*.part"))
-    for marker in (*work.root.glob("*.done"), work.root / "recipe.json"):
-        shutil.copy(marker, folder / marker.name)
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--work-dir", type=Path, required=True, help="everything is kept here; the same again resumes")
     parser.add_argument("--steps", default=",".join(STEPS), help="the steps to take, by name (default: all)")
     parser.add_argument("--tiny", action="store_true", help="a few clips and steps, to see that the path runs")
-    parser.add_argument("--export", type=Path, help="at the end, copy networks, codebooks and tokens here")
+    parser.add_argument("--export", type=Path, help="after each step, pack networks and tokens (no audio) into tars here")
+    parser.add_argument("--restore", type=Path, help="first unpack what --export wrote there, on another machine say")
     arguments = parser.parse_args()
     names = arguments.steps.split(",")
     if unknown := [name for name in names if name not in STEPS]:
         parser.error(f"no step is called {', '.join(unknown)}; the steps are {', '.join(STEPS)}")
     recipe = tiny_recipe() if arguments.tiny else Recipe()
+    if arguments.restore:
+        unpack(arguments.restore, arguments.work_dir)
     work = WorkFolder(arguments.work_dir, recipe)
     for name in names:
         if work.is_done(name):
@@ -124,9 +118,8 @@ def main() -> None:
         STEPS[name](work, recipe)
         work.mark_done(name)
         print(f"{name}: done in {time.monotonic() - started:.0f} s", flush=True)
-    if arguments.export:
-        arguments.export.mkdir(parents=True, exist_ok=True)
-        export(work, arguments.export)
+        if arguments.export:
+            pack(work.root, arguments.export)
 
 
 if __name__ == "__main__":

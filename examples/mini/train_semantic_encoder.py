@@ -28,7 +28,7 @@ CROP_IN_FRAMES = 100
 
 
 def make_semantic_encoder(recipe: Recipe, num_layers: int) -> HubertModel:
-    """A HuBERT of one frame in 640 samples (25 Hz) and about 0.9 M parameters."""
+    """A HuBERT of one frame in 640 samples (25 Hz, n · 640 samples give n - 1) and about 0.9 M parameters."""
     config = HubertConfig(
         hidden_size=144,
         num_hidden_layers=num_layers,
@@ -71,14 +71,9 @@ def resample_to_semantic_rate(waveforms: torch.Tensor, recipe: Recipe) -> torch.
 
 
 def normalise_waveform(waveforms: torch.Tensor) -> torch.Tensor:
-    """Zero mean and unit variance for each of (batch, samples)."""
-    centred = waveforms - waveforms.mean(dim=1, keepdim=True)
-    return centred / (centred.std(dim=1, keepdim=True) + 1e-7)
-
-
-def pad_to_whole_frames(waveforms: torch.Tensor, recipe: Recipe) -> torch.Tensor:
-    """Zeros on the right, so that n · 640 samples give n frames, not n - 1."""
-    return F.pad(waveforms, (0, FILTER_LENGTH - FILTER_STRIDE))
+    """Zero mean and unit variance for each of (batch, samples), as `open_musiclm.tokenization` has it."""
+    variance, mean = torch.var_mean(waveforms, dim=1, keepdim=True)
+    return (waveforms - mean) / torch.sqrt(variance + 1e-7)
 
 
 def unit_features(waveforms: torch.Tensor, recipe: Recipe) -> tuple[torch.Tensor, torch.Tensor]:
@@ -152,15 +147,16 @@ def train_semantic_encoder(corpus_folder: Path, work: Path, output: Path, recipe
 
     def compute_loss(step: int, generator: torch.Generator) -> dict[str, torch.Tensor]:
         rows = torch.randint(len(audio), (recipe.semantic.batch_size,), generator=generator)
-        starts = torch.randint(units.shape[1] - CROP_IN_FRAMES + 1, rows.shape, generator=generator)
+        starts = torch.randint(units.shape[1] - CROP_IN_FRAMES, rows.shape, generator=generator)
         masked = draw_spans(len(rows), CROP_IN_FRAMES, generator).to(device)
         rows, starts = rows.to(device), starts.to(device)
         frames = starts[:, None] + torch.arange(CROP_IN_FRAMES, device=device)
-        samples = starts[:, None] * hop + torch.arange(CROP_IN_FRAMES * hop, device=device)
+        # one frame's samples more than the frames are, for the encoder loses one at the end of a crop
+        samples = starts[:, None] * hop + torch.arange((CROP_IN_FRAMES + 1) * hop, device=device)
         waveforms = normalise_waveform(audio[rows[:, None], samples].float() / 32767)
         targets = units[rows[:, None], frames].long()
         with autocast(device):
-            logits = predictor(pad_to_whole_frames(waveforms, recipe), masked)
+            logits = predictor(waveforms, masked)
         losses = [F.cross_entropy(out.float().flatten(0, 1), targets[..., i].flatten()) for i, out in enumerate(logits)]
         right = [(out.argmax(-1) == targets[..., i])[~masked].float().mean() for i, out in enumerate(logits)]
         return {"loss": sum(losses), "notes_right": right[0], "timbre_right": right[1]}  # type: ignore[dict-item]
