@@ -124,10 +124,12 @@ class MusicLMStageModel(PreTrainedModel, StageGenerationMixin):
             init.normal_(module.weight)
         elif isinstance(module, MusicLMLayerNorm | MusicLMUnitNorm):
             init.ones_(module.weight)
-        elif isinstance(module, MusicLMStageModel):
-            for name in module.start_vectors:
-                init.normal_(module.start_vectors[name])
-                init.normal_(module.heads[name], std=1 / math.sqrt(3 * module.config.hidden_size))
+        elif isinstance(module, nn.ParameterDict):
+            # transformers never gets here for a module outside its library that holds no parameter itself, as the model
+            # does not, so the two dicts are filled where they are met: start vectors are vectors, heads are not.
+            for parameter in module.values():
+                std = 1.0 if parameter.ndim == 1 else 1 / math.sqrt(3 * self.config.hidden_size)
+                init.normal_(parameter, std=std)
 
     # ---------------------------------------------------------------- sequence
 
