@@ -45,11 +45,15 @@ class Recipe:
     semantic_codebook_size: int = 192
     # stages
     stage_hidden_size: int = 192
-    stage_intermediate_size: int = 448
+    stage_intermediate_size: int = 384
     stage_num_layers: tuple[int, int, int] = (4, 4, 3)  # semantic, coarse, fine
     semantic_stage: Training = Training(3000, 16, 1e-3)
-    coarse_stage: Training = Training(3000, 12, 1e-3)
-    fine_stage: Training = Training(2000, 12, 1e-3)
+    coarse_stage: Training = Training(3000, 8, 1e-3)
+    fine_stage: Training = Training(2000, 8, 1e-3)
+    # temperature and top-k that the pipeline samples with unless told otherwise
+    semantic_sampling: tuple[float, int] = (0.95, 32)
+    coarse_sampling: tuple[float, int] = (0.9, 48)
+    fine_sampling: tuple[float, int] = (0.5, 24)
 
     @property
     def semantic_frame_rate(self) -> float:

@@ -22,9 +22,9 @@ from recipe import Recipe, tiny_recipe
 class WorkFolder:
     """Where everything lies, and which steps are done."""
 
-    def __init__(self, root: Path, recipe: Recipe):
+    def __init__(self, root: Path, output: Path | None, recipe: Recipe):
         self.root, self.corpus, self.models = root, root / "corpus", root / "models"
-        self.checkpoints, self.tokens, self.pipeline = root / "checkpoints", root / "tokens", root / "pipeline"
+        self.checkpoints, self.tokens, self.output = root / "checkpoints", root / "tokens", output or root / "pipeline"
         root.mkdir(parents=True, exist_ok=True)
         self._remember(recipe)
 
@@ -87,7 +87,7 @@ def stages(work: WorkFolder, recipe: Recipe) -> None:
 def assemble(work: WorkFolder, recipe: Recipe) -> None:
     from assemble import assemble_pipeline
 
-    assemble_pipeline(work.models, work.pipeline, recipe)
+    assemble_pipeline(work.models, work.output, recipe)
 
 
 STEPS: dict[str, Callable[[WorkFolder, Recipe], None]] = {
@@ -98,6 +98,7 @@ STEPS: dict[str, Callable[[WorkFolder, Recipe], None]] = {
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--work-dir", type=Path, required=True, help="everything is kept here; the same again resumes")
+    parser.add_argument("--output", type=Path, help="where the pipeline goes (default: `pipeline` in the work folder)")
     parser.add_argument("--steps", default=",".join(STEPS), help="the steps to take, by name (default: all)")
     parser.add_argument("--tiny", action="store_true", help="a few clips and steps, to see that the path runs")
     parser.add_argument("--export", type=Path, help="after each step, pack networks and tokens (no audio) into tars here")
@@ -109,7 +110,7 @@ def main() -> None:
     recipe = tiny_recipe() if arguments.tiny else Recipe()
     if arguments.restore:
         unpack(arguments.restore, arguments.work_dir)
-    work = WorkFolder(arguments.work_dir, recipe)
+    work = WorkFolder(arguments.work_dir, arguments.output, recipe)
     for name in names:
         if work.is_done(name):
             print(f"{name}: done before")

@@ -23,7 +23,7 @@ FILTER_LENGTH = 800  # samples at 16 kHz: 50 ms
 FILTER_STRIDE = 160
 NUM_SEMITONES, LOWEST_PITCH_IN_HZ = 76, 55.0
 AIR_BANDS_IN_HZ = (4400.0, 4800.0, 5200.0, 5700.0, 6200.0, 6700.0, 7200.0, 7700.0)
-NUM_PHASES = 4
+NUM_PHASES = 3
 CROP_IN_FRAMES = 100
 
 
@@ -51,11 +51,11 @@ def make_semantic_encoder(recipe: Recipe, num_layers: int) -> HubertModel:
 
 @torch.no_grad()
 def start_as_filter_bank(encoder: HubertModel, sampling_rate: int) -> None:
-    """Set the first convolution to Hann-windowed cosines, four phases of each frequency."""
+    """Set the first convolution to Hann-windowed cosines, three phases of each frequency."""
     semitones = LOWEST_PITCH_IN_HZ * 2 ** (torch.arange(NUM_SEMITONES) / 12)
     frequencies = torch.cat([semitones, torch.tensor(AIR_BANDS_IN_HZ)])
     times = torch.arange(FILTER_LENGTH) / sampling_rate
-    phases = torch.arange(NUM_PHASES) * math.pi / 2
+    phases = torch.arange(NUM_PHASES) * 2 * math.pi / NUM_PHASES
     waves = torch.cos(2 * math.pi * frequencies[:, None, None] * times + phases[:, None])
     window = torch.hann_window(FILTER_LENGTH)
     convolution = encoder.feature_extractor.conv_layers[0].conv
