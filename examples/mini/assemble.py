@@ -30,17 +30,14 @@ CLASSES = {
     "semantic_encoder": HubertModel,
     "semantic_quantizer": SemanticQuantizer,
 }
-CODEBOOK_BUFFERS = ("embed", "embed_avg", "cluster_size")
+CODEBOOKS = ("codebooks", "codebook", "embed")
 
 
 def store_in_half(model: torch.nn.Module) -> None:
     """Cast to float16 all but the codebooks, whose values are what a fingerprint is of."""
-    for parameter in model.parameters():
-        if parameter.requires_grad and parameter.is_floating_point():
-            parameter.data = parameter.data.half()
-    for name, buffer in model.named_buffers():
-        if buffer.is_floating_point() and name.rpartition(".")[2] not in CODEBOOK_BUFFERS:
-            buffer.data = buffer.data.half()
+    for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
+        if tensor.is_floating_point() and name.rpartition(".")[2] not in CODEBOOKS:
+            tensor.data = tensor.data.half()
 
 
 def assemble_pipeline(models: Path, output: Path, recipe: Recipe) -> None:

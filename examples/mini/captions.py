@@ -47,7 +47,12 @@ STYLE_WORDS = {
 DRUM_PHRASES = {
     "none": ("without drums", "with no drums", "no percussion"),
     "acoustic": ("with acoustic drums", "over a live drum kit", "with a drum kit", "with snare and kick drums"),
-    "electronic": ("with electronic drums", "over an electronic beat", "with a drum machine", "with a four-on-the-floor beat"),
+    "electronic": (
+        "with electronic drums",
+        "over an electronic beat",
+        "with a drum machine",
+        "with a four-on-the-floor beat",
+    ),
 }
 DRUM_NOUNS = {
     "acoustic": ("acoustic drums", "live drums", "drum kit"),

@@ -176,7 +176,9 @@ def _accompaniment(truth: Truth, style: Style, roots: list[int]) -> list[Note]:
         elif style.accompaniment == "pad":
             hits = [(0, float(length))]
         elif style.accompaniment == "offbeat":
-            hits = [(beat, 0.5) for beat in range(1, length)] if length == 3 else [(0.5 + b, 0.4) for b in range(length)]
+            hits = (
+                [(beat, 0.5) for beat in range(1, length)] if length == 3 else [(0.5 + b, 0.4) for b in range(length)]
+            )
         else:
             hits = []
         notes += [Note("chords", start + at, held, pitch, 0.45) for at, held in hits for pitch in pitches]
@@ -192,7 +194,9 @@ def _bass(truth: Truth, style: Style, roots: list[int], rng: np.random.Generator
     else:
         hits = [(0, style.beats_per_bar * 0.9)] if rng.random() < 0.5 else [(0, 1.4), (style.beats_per_bar - 1, 0.9)]
     return [
-        Note("bass", bar * style.beats_per_bar + at, held, scale_pitch(truth, _nearest_degree(truth, 38, (root,))), 0.8)
+        Note(
+            "bass", bar * style.beats_per_bar + at, held, scale_pitch(truth, _nearest_degree(truth, 38, (root,))), 0.8
+        )
         for bar, root in enumerate(roots)
         for at, held in hits
     ]

@@ -36,7 +36,9 @@ def heldout_prompts(num_prompts: int, seed: int) -> list[str]:
     return prompts
 
 
-def generate(pipeline: MusicLMPipeline, prompts: list[str], length_in_s: float, seed: int, batch_size: int) -> np.ndarray:
+def generate(
+    pipeline: MusicLMPipeline, prompts: list[str], length_in_s: float, seed: int, batch_size: int
+) -> np.ndarray:
     """float32 (prompts, samples): each prompt with a generator of its own."""
     outputs = []
     pipeline.set_progress_bar_config(disable=True)

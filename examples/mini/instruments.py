@@ -118,7 +118,9 @@ def brass(frequency: float, held_in_s: float, sampling_rate: int, rng: np.random
     envelope = _envelope(times, held_in_s, 0.07, 0.08) * (0.75 + 0.25 * np.exp(-times * 6))
     phase = _vibrato_phase(times, frequency, 0.004, 5.0)
     formant = [1.0 / (1 + ((frequency * n - 900) / 900) ** 2) + 0.1 for n in range(1, 13)]
-    return 0.4 * _partials(phase, frequency, sampling_rate, [f * envelope ** (0.6 + 0.35 * n) for n, f in enumerate(formant)])
+    return 0.4 * _partials(
+        phase, frequency, sampling_rate, [f * envelope ** (0.6 + 0.35 * n) for n, f in enumerate(formant)]
+    )
 
 
 def bass(frequency: float, held_in_s: float, sampling_rate: int, rng: np.random.Generator) -> np.ndarray:

@@ -75,7 +75,13 @@ def make_clip(index: int, split: str, seed: int, duration_in_s: float, sampling_
 
 
 def render_corpus(
-    folder: Path, split: str, num_clips: int, seed: int, duration_in_s: float, sampling_rate: int, shard_size: int = 100
+    folder: Path,
+    split: str,
+    num_clips: int,
+    seed: int,
+    duration_in_s: float,
+    sampling_rate: int,
+    shard_size: int = 100,
 ) -> None:
     """Render the clips of a split that are not in `folder` yet, on all cores."""
     folder = folder / split

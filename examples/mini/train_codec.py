@@ -48,7 +48,9 @@ def make_codec(recipe: Recipe) -> EncodecModel:
 class SpectralLoss(torch.nn.Module):
     """Mean L1 of log-mel spectrograms at several resolutions, plus L1 of the waveform over its own level."""
 
-    def __init__(self, sampling_rate: int, resolutions: tuple[tuple[int, int], ...] = ((2048, 96), (512, 48), (128, 16))):
+    def __init__(
+        self, sampling_rate: int, resolutions: tuple[tuple[int, int], ...] = ((2048, 96), (512, 48), (128, 16))
+    ):
         super().__init__()
         self.sizes = [size for size, _ in resolutions]
         for size, num_mels in resolutions:
@@ -81,7 +83,9 @@ def fit_quantizer(codec: EncodecModel, corpus: Corpus, recipe: Recipe) -> None:
     for _ in range(64):
         crops = corpus.crops(16, recipe.sampling_rate, generator)
         frames.append(codec.encoder(crops[:, None]).transpose(1, 2).flatten(0, 1))
-    codebooks = fit_residual_kmeans(torch.cat(frames), len(codec.quantizer.layers), recipe.codec_codebook_size, generator)
+    codebooks = fit_residual_kmeans(
+        torch.cat(frames), len(codec.quantizer.layers), recipe.codec_codebook_size, generator
+    )
     for layer, codebook in zip(codec.quantizer.layers, codebooks, strict=True):
         layer.codebook.embed.copy_(codebook)
         layer.codebook.cluster_size.fill_(1.0)

@@ -101,7 +101,9 @@ def main() -> None:
     parser.add_argument("--output", type=Path, help="where the pipeline goes (default: `pipeline` in the work folder)")
     parser.add_argument("--steps", default=",".join(STEPS), help="the steps to take, by name (default: all)")
     parser.add_argument("--tiny", action="store_true", help="a few clips and steps, to see that the path runs")
-    parser.add_argument("--export", type=Path, help="after each step, pack networks and tokens (no audio) into tars here")
+    parser.add_argument(
+        "--export", type=Path, help="after each step, pack networks and tokens (no audio) into tars here"
+    )
     parser.add_argument("--restore", type=Path, help="first unpack what --export wrote there, on another machine say")
     arguments = parser.parse_args()
     names = arguments.steps.split(",")

@@ -157,7 +157,9 @@ def train_semantic_encoder(corpus_folder: Path, work: Path, output: Path, recipe
         targets = units[rows[:, None], frames].long()
         with autocast(device):
             logits = predictor(waveforms, masked)
-        losses = [F.cross_entropy(out.float().flatten(0, 1), targets[..., i].flatten()) for i, out in enumerate(logits)]
+        losses = [
+            F.cross_entropy(out.float().flatten(0, 1), targets[..., i].flatten()) for i, out in enumerate(logits)
+        ]
         right = [(out.argmax(-1) == targets[..., i])[~masked].float().mean() for i, out in enumerate(logits)]
         return {"loss": sum(losses), "notes_right": right[0], "timbre_right": right[1]}  # type: ignore[dict-item]
 
