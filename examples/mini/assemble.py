@@ -8,6 +8,9 @@ import shutil
 from pathlib import Path
 
 import torch
+from recipe import Recipe
+from transformers import ClapModel, ClapProcessor, EncodecModel, HubertModel
+
 from open_musiclm import (
     ClapQuantizer,
     MusicLMCoarseModel,
@@ -16,8 +19,6 @@ from open_musiclm import (
     MusicLMSemanticModel,
     SemanticQuantizer,
 )
-from recipe import Recipe
-from transformers import ClapModel, ClapProcessor, EncodecModel, HubertModel
 
 LIMIT_IN_BYTES = 20_000_000
 CLASSES = {

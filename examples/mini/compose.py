@@ -131,7 +131,7 @@ def scale_pitch(truth: Truth, degree: int) -> int:
 
 def _nearest_degree(truth: Truth, pitch: int, among: tuple[int, ...] = tuple(range(7))) -> int:
     """The scale degree, of the classes in `among`, whose pitch is nearest to `pitch`."""
-    candidates = [7 * octave + step for octave in range(0, 9) for step in among]
+    candidates = [7 * octave + step for octave in range(9) for step in among]
     return min(candidates, key=lambda degree: abs(scale_pitch(truth, degree) - pitch))
 
 

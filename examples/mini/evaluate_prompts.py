@@ -17,10 +17,11 @@ import numpy as np
 import torch
 from captions import write_captions
 from compose import draw_truth
-from open_musiclm import MusicLMPipeline, mini_checkpoint
-from open_musiclm.tokenization import clap_audio_embeddings, clap_text_embeddings
 from render import SPLITS
 from tqdm import tqdm
+
+from open_musiclm import MusicLMPipeline, mini_checkpoint
+from open_musiclm.tokenization import clap_audio_embeddings, clap_text_embeddings
 
 
 def heldout_prompts(num_prompts: int, seed: int) -> list[str]:

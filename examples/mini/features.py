@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import torch
 from corpus import Corpus
-from open_musiclm.configuration import SemanticQuantizerConfig
-from open_musiclm.tokenization import acoustic_codes, clap_text_embeddings, semantic_features
 from recipe import Recipe
 from train_clap import log_mels
 from train_semantic_encoder import resample_to_semantic_rate
 from transformers import ClapModel, ClapProcessor, EncodecModel, HubertModel
+
+from open_musiclm.configuration import SemanticQuantizerConfig
+from open_musiclm.tokenization import acoustic_codes, clap_text_embeddings, semantic_features
 
 
 @torch.no_grad()

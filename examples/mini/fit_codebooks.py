@@ -8,10 +8,11 @@ import torch
 from clustering import fit_kmeans, fit_residual_kmeans, nearest
 from corpus import Corpus
 from features import clip_features, embed_clips, embed_texts, semantic_quantizer_config
-from open_musiclm import ClapQuantizer, ClapQuantizerConfig, SemanticQuantizer
 from recipe import Recipe
 from training_loop import pick_device
 from transformers import ClapModel, ClapProcessor, HubertModel
+
+from open_musiclm import ClapQuantizer, ClapQuantizerConfig, SemanticQuantizer
 
 
 @torch.no_grad()

@@ -8,11 +8,12 @@ from pathlib import Path
 import torch
 from corpus import Corpus
 from features import clip_features, codec_codes, embed_clips, embed_texts
-from open_musiclm import ClapQuantizer, SemanticQuantizer
 from recipe import Recipe
 from safetensors.torch import save_file
 from training_loop import pick_device
 from transformers import ClapModel, ClapProcessor, EncodecModel, HubertModel
+
+from open_musiclm import ClapQuantizer, SemanticQuantizer
 
 
 @torch.no_grad()

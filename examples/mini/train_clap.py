@@ -13,7 +13,7 @@ from corpus import Corpus, captions_fit_clips
 from recipe import Recipe
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 from torch.nn import functional as F
-from training_loop import autocast, pick_device, train
+from training_loop import pick_device, train
 from transformers import ClapConfig, ClapFeatureExtractor, ClapModel, ClapProcessor, PreTrainedTokenizerFast
 
 MAX_TEXT_TOKENS = 48
@@ -114,7 +114,7 @@ def contrastive_loss(texts: torch.Tensor, audios: torch.Tensor, fits: torch.Tens
 
     `texts` and `audios` are (batch, dim), normalised; `fits` is bool (batch, batch), texts in rows.
     """
-    logits = scale * texts.float() @ audios.float().T
+    logits = scale * texts @ audios.T
     loss = logits.new_zeros(())
     for scores, positives in ((logits, fits), (logits.T, fits.T)):
         targets = positives.float() / positives.sum(dim=1, keepdim=True)
@@ -147,9 +147,8 @@ def train_clap(corpus_folder: Path, work: Path, output: Path, recipe: Recipe) ->
         chosen = clips * num_captions + torch.randint(num_captions, clips.shape, generator=generator)
         roll = int(torch.randint(mels.shape[2], (), generator=generator))
         clips, chosen = clips.to(device), chosen.to(device)
-        with autocast(device):
-            audio = clap.get_audio_features(mels[clips].roll(roll, dims=2), is_longer=None).pooler_output
-            text = clap.get_text_features(**{key: value[chosen] for key, value in tokens.items()}).pooler_output
+        audio = clap.get_audio_features(mels[clips].roll(roll, dims=2), is_longer=None).pooler_output
+        text = clap.get_text_features(**{key: value[chosen] for key, value in tokens.items()}).pooler_output
         fits = captions_fit_clips(masks[chosen], bits[clips])
         scale = clap.logit_scale_t.exp().clamp(max=30)
         return {"loss": contrastive_loss(text, audio, fits, scale), "scale": scale.detach()}

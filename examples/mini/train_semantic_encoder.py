@@ -16,7 +16,7 @@ from corpus import Corpus
 from recipe import Recipe
 from torch import nn
 from torch.nn import functional as F
-from training_loop import autocast, pick_device, train
+from training_loop import pick_device, train
 from transformers import HubertConfig, HubertModel
 
 FILTER_LENGTH = 800  # samples at 16 kHz: 50 ms
@@ -155,11 +155,8 @@ def train_semantic_encoder(corpus_folder: Path, work: Path, output: Path, recipe
         samples = starts[:, None] * hop + torch.arange((CROP_IN_FRAMES + 1) * hop, device=device)
         waveforms = normalise_waveform(audio[rows[:, None], samples].float() / 32767)
         targets = units[rows[:, None], frames].long()
-        with autocast(device):
-            logits = predictor(waveforms, masked)
-        losses = [
-            F.cross_entropy(out.float().flatten(0, 1), targets[..., i].flatten()) for i, out in enumerate(logits)
-        ]
+        logits = predictor(waveforms, masked)
+        losses = [F.cross_entropy(out.flatten(0, 1), targets[..., i].flatten()) for i, out in enumerate(logits)]
         right = [(out.argmax(-1) == targets[..., i])[~masked].float().mean() for i, out in enumerate(logits)]
         return {"loss": sum(losses), "notes_right": right[0], "timbre_right": right[1]}  # type: ignore[dict-item]
 

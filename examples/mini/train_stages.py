@@ -13,6 +13,13 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from recipe import Recipe, Training
+from safetensors.torch import load_file
+from torch.utils.data import Dataset
+from training_loop import CHECKPOINT_EVERY_IN_S, pick_device
+from transformers import EncodecModel, Trainer, TrainerCallback, TrainingArguments
+from transformers.trainer_callback import PrinterCallback
+
 from open_musiclm import (
     ClapQuantizer,
     MusicLMCoarseConfig,
@@ -25,12 +32,6 @@ from open_musiclm import (
     SemanticQuantizer,
 )
 from open_musiclm.compatibility import acoustic_stream, clap_stream, semantic_stream
-from recipe import Recipe, Training
-from safetensors.torch import load_file
-from torch.utils.data import Dataset
-from training_loop import CHECKPOINT_EVERY_IN_S
-from transformers import EncodecModel, Trainer, TrainerCallback, TrainingArguments
-from transformers.trainer_callback import PrinterCallback
 
 CAPTION_SHARE = 0.5
 STAGES = ("semantic", "coarse", "fine")
@@ -132,7 +133,7 @@ def train_stage(name: str, tokens: Path, work: Path, models: Path, recipe: Recip
     folder = work / f"{name}_stage"
     num_items = training.num_steps * training.batch_size
     windows = TokenWindows(tokens / "train.safetensors", stage, recipe.num_coarse, num_items, recipe.seed)
-    on_gpu = torch.cuda.is_available()
+    on_gpu = pick_device().type == "cuda"
     arguments = TrainingArguments(
         output_dir=str(folder),
         max_steps=training.num_steps,
@@ -143,8 +144,7 @@ def train_stage(name: str, tokens: Path, work: Path, models: Path, recipe: Recip
         weight_decay=0.01,
         adam_beta2=0.99,
         max_grad_norm=0.5,
-        bf16=on_gpu,
-        tf32=on_gpu or None,
+        dataloader_pin_memory=on_gpu,
         logging_steps=max(training.num_steps // 30, 1),
         save_strategy="no",  # by the clock instead
         save_total_limit=2,

@@ -23,11 +23,6 @@ def pick_device() -> torch.device:
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
-def autocast(device: torch.device) -> torch.autocast:
-    """bfloat16 where there is a GPU; float32 on a CPU."""
-    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=device.type == "cuda")
-
-
 def save_aside(state: object, path: Path) -> None:
     """torch.save to a neighbour of `path`, then rename."""
     path.parent.mkdir(parents=True, exist_ok=True)
