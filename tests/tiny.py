@@ -30,7 +30,22 @@ from open_musiclm import (
 )
 from open_musiclm.compatibility import acoustic_stream, clap_stream, semantic_stream
 
-WORDS = ["a", "calm", "fast", "piano", "guitar", "melody", "in", "minor", "major", "key", "with", "drums", "slow", "bright"]
+WORDS = [
+    "a",
+    "calm",
+    "fast",
+    "piano",
+    "guitar",
+    "melody",
+    "in",
+    "minor",
+    "major",
+    "key",
+    "with",
+    "drums",
+    "slow",
+    "bright",
+]
 SIZES = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "head_dim": 16}
 STAGE_CLASSES = {
     "semantic": (MusicLMSemanticConfig, MusicLMSemanticModel),
@@ -155,7 +170,9 @@ def tiny_stage(stage: str, streams=None, seed: int = 0, **overrides):
         streams = [streams[name] for name in names[stage]]
     windows = {"semantic": (4.0, 2.0), "coarse": (2.0, 1.0), "fine": (1.0, 1.0)}[stage]
     settings = {"window_in_s": windows[0], "window_stride_in_s": windows[1], **SIZES, **overrides}
-    return model_class(config_class(streams=streams, **settings)).eval()
+    model = model_class(config_class(streams=streams, **settings)).eval()
+    model.generation_config.top_k = 12  # a tenth of a tiny vocabulary would be greedy
+    return model
 
 
 def tiny_pipeline(seed: int = 0) -> MusicLMPipeline:
