@@ -117,12 +117,12 @@ def test_each_step_can_be_skipped_by_passing_its_result(pipe):
     assert coarse.shape == (1, 150, 2)
     assert fine.shape == (1, 150, 3)
     assert torch.equal(pipe.decode_tokens(coarse, fine, 3.0), whole)
-    for given in (
+    for known in (
         {"semantic_token_ids": semantic},
         {"coarse_token_ids": coarse},
         {"coarse_token_ids": coarse, "fine_token_ids": fine},
     ):
-        audios = pipe(clap_token_ids=clap, audio_length_in_s=3.0, generator=seeded(), output_type="pt", **given).audios
+        audios = pipe(clap_token_ids=clap, audio_length_in_s=3.0, generator=seeded(), output_type="pt", **known).audios
         assert torch.equal(audios, whole)
 
 

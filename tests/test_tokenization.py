@@ -35,9 +35,10 @@ def test_a_text_longer_than_the_network_is_cut():
 def test_audio_embeddings():
     clap, processor = tiny_clap()
     audio = torch.randn(2, 80_000, generator=torch.Generator().manual_seed(0)) * 0.1
-    state = np.random.get_state()[1].copy()
+    state = np.random.get_state()[1].copy()  # noqa: NPY002
     embeddings = clap_audio_embeddings(clap, processor, audio)
-    assert (np.random.get_state()[1] == state).all(), "the feature extractor must not crop at random"
+    now = np.random.get_state()[1]  # noqa: NPY002
+    assert (now == state).all(), "the feature extractor must not crop at random"
     torch.testing.assert_close(embeddings.norm(dim=-1), torch.ones(2))
     # rounded through int16: what lies under half a step of it is silence
     step = 1 / 32767
