@@ -42,9 +42,11 @@ class Corpus:
         """float32 (batch, samples) of whole clips."""
         return self.audio[indices].float() / 32767
 
-    def crops(self, num_crops: int, num_samples: int, generator: torch.Generator) -> torch.Tensor:
-        """Random pieces, float32 (num_crops, num_samples)."""
-        clips = torch.randint(len(self), (num_crops,), generator=generator)
+    def crops(
+        self, num_crops: int, num_samples: int, generator: torch.Generator, num_clips: int | None = None
+    ) -> torch.Tensor:
+        """Random pieces of the first `num_clips` clips (by default of all), float32 (num_crops, num_samples)."""
+        clips = torch.randint(min(num_clips or len(self), len(self)), (num_crops,), generator=generator)
         starts = torch.randint(self.audio.shape[1] - num_samples + 1, (num_crops,), generator=generator)
         device = self.audio.device
         columns = starts.to(device)[:, None] + torch.arange(num_samples, device=device)

@@ -24,21 +24,24 @@ class Recipe:
     sampling_rate: int = 24_000
     # CLAP
     vocab_size: int = 640
-    clap: Training = Training(2000, 64, 2e-3)
+    clap: Training = Training(1000, 64, 2e-3)
     # semantic encoder: 16 kHz, one frame in 640 samples
     semantic_sampling_rate: int = 16_000
     semantic_hop: int = 640
     semantic_layer: int = 2
     num_units: int = 96
-    semantic: Training = Training(2000, 32, 1e-3)
+    semantic: Training = Training(1000, 32, 1e-3)
     # codec: 24 kHz, 50 frames a second
     num_filters: int = 12
     num_coarse: int = 3
     num_fine: int = 3
     codec_codebook_size: int = 256
     codec_crop_in_s: float = 0.5
-    codec: Training = Training(9000, 16, 1e-3)
-    codec_warm_steps: int = 4500  # of the steps above, those before the quantizer comes in
+    codec: Training = Training(7000, 16, 1e-3)
+    codec_warm_steps: int = 3500  # of the steps above, those before the quantizer comes in
+    # the first steps see a few clips only: on all of them the waveform stays uncorrelated for thousands of steps
+    codec_first_clips: int = 400
+    codec_first_steps: int = 2025
     # codebooks
     num_clap_quantizers: int = 6
     clap_codebook_size: int = 64
@@ -47,9 +50,9 @@ class Recipe:
     stage_hidden_size: int = 192
     stage_intermediate_size: int = 384
     stage_num_layers: tuple[int, int, int] = (4, 4, 3)  # semantic, coarse, fine
-    semantic_stage: Training = Training(3000, 16, 1e-3)
-    coarse_stage: Training = Training(3000, 8, 1e-3)
-    fine_stage: Training = Training(2000, 8, 1e-3)
+    semantic_stage: Training = Training(1500, 16, 1e-3)
+    coarse_stage: Training = Training(1300, 8, 1e-3)
+    fine_stage: Training = Training(900, 8, 1e-3)
     # temperature and top-k that the pipeline samples with unless told otherwise
     semantic_sampling: tuple[float, int] = (0.95, 32)
     coarse_sampling: tuple[float, int] = (0.9, 48)

@@ -125,7 +125,8 @@ def train_codec(corpus_folder: Path, work: Path, output: Path, recipe: Recipe) -
         codec = make_codec(recipe).to(device)
 
     def compute_loss(step: int, generator: torch.Generator) -> dict[str, torch.Tensor]:
-        target = corpus.crops(recipe.codec.batch_size, num_samples, generator)
+        num_clips = recipe.codec_first_clips if step < recipe.codec_first_steps else None
+        target = corpus.crops(recipe.codec.batch_size, num_samples, generator, num_clips)
         latents = codec.encoder(target[:, None])
         commitment = latents.new_zeros(())
         if step >= recipe.codec_warm_steps:

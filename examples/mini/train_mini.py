@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import time
 from collections.abc import Callable
 from dataclasses import asdict
@@ -32,7 +33,9 @@ class WorkFolder:
         path, text = self.root / "recipe.json", json.dumps(asdict(recipe), indent=2)
         if path.exists() and path.read_text() != text:
             raise ValueError(f"{self.root} was begun with another recipe (see {path}): use another --work-dir")
-        path.write_text(text)
+        aside = path.with_name(f"recipe.{os.getpid()}.part")  # steps may be started side by side
+        aside.write_text(text)
+        aside.replace(path)
 
     def is_done(self, step: str) -> bool:
         return (self.root / f"{step}.done").exists()
