@@ -80,10 +80,15 @@ def _parts(tensor: torch.Tensor, shapes: list[torch.Size], original: str, source
 
 
 def save_converted(
-    model_class: type, config: object, tensors: Mapping[str, torch.Tensor], folder: str | Path
+    model_class: type, config: object, tensors: Mapping[str, torch.Tensor], folder: str | Path, **generation: object
 ) -> None:
-    """Writes the converted model as `save_pretrained` does, without ever initialising weights."""
+    """Writes the converted model as `save_pretrained` does, without ever initialising weights.
+
+    `generation` are settings to put into its generation config.
+    """
     with torch.device("meta"):
         model = model_class(config)
     model.load_state_dict(dict(tensors), strict=True, assign=True)
+    if generation:
+        model.generation_config.update(**generation)
     model.save_pretrained(folder)
