@@ -2,7 +2,6 @@
 
 import pytest
 import torch
-
 from goldens import CASES, STAGES, expected, stage_inputs, stage_model
 
 TOLERANCE = {"atol": 1e-4, "rtol": 1e-4}
