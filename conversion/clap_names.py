@@ -20,7 +20,6 @@ from name_table import Row, row
 NOT_NEEDED = re.compile(
     r"audio_branch\.(spectrogram_extractor|logmel_extractor|head|tscam_conv)\..*"
     r"|audio_branch\.layers\.\d+\.blocks\.\d+\.attn_mask"
-    r"|text_branch\.embeddings\.(position_ids|token_type_ids)"
     r"|(audio|text)_transform\..*"
     r"|attn_mask"
 )
@@ -91,9 +90,22 @@ def clap_config(tensors: Mapping[str, torch.Tensor], source: str | Path) -> dict
     return {"text_config": text, "audio_config": audio, "projection_dim": projection_dim}
 
 
-def clap_rows(tensors: Mapping[str, torch.Tensor]) -> list[Row]:
-    """The table for a checkpoint of these sizes."""
+def with_text_buffers(tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """The checkpoint with the constant buffers that some versions of it (and of transformers) save and others don't."""
+    num_positions = tensors["text_branch.embeddings.position_embeddings.weight"].shape[0]
+    buffers = {
+        "text_branch.embeddings.position_ids": torch.arange(num_positions)[None],
+        "text_branch.embeddings.token_type_ids": torch.zeros(1, num_positions, dtype=torch.int64),
+    }
+    return {**buffers, **tensors}
+
+
+def clap_rows(tensors: Mapping[str, torch.Tensor], shapes: Mapping[str, torch.Size]) -> list[Row]:
+    """The table for a checkpoint of these sizes; `shapes` are those of the `ClapModel`, which may not save a buffer."""
     rows = [(name, ()) for name in tensors if NOT_NEEDED.fullmatch(name)]
+    for buffer in ("embeddings.position_ids", "embeddings.token_type_ids"):
+        saved = f"text_model.{buffer}" in shapes
+        rows.append((f"text_branch.{buffer}", (f"text_model.{buffer}",) if saved else ()))
     rows += [row(name, name) for name in ("logit_scale_a", "logit_scale_t")]
     rows += _with_suffixes(
         tensors,

@@ -79,7 +79,7 @@ def record_clap(size: str, fused: bool) -> None:
     clap = small_clap(size, fused)
     name = f"{size}_{'fused' if fused else 'unfused'}"
     layout = write_layout(name, clap.state_dict())
-    computed = {key for key in layout if "spectrogram_extractor" in key or "logmel_extractor" in key}
+    computed = {key for key in layout if "_extractor." in key or key.endswith("attn_mask")}
     fill(clap, {key: value for key, value in layout.items() if key not in computed})
     tokens = torch.tensor([[0, 7, 9, 33, 2, 1, 1], [0, 5, 2, 1, 1, 1, 1]])
     text = {"input_ids": tokens, "attention_mask": (tokens != 1).long()}
@@ -126,7 +126,7 @@ def write_layout(name: str, state_dict: dict[str, torch.Tensor]) -> dict[str, tu
 def fill(network: nn.Module, layout: dict[str, tuple[list[int], str]]) -> None:
     missing, surplus = network.load_state_dict(seeded_state_dict(layout), strict=False)
     assert not surplus
-    assert all("extractor" in name for name in missing)
+    assert all("_extractor." in name or name.endswith("attn_mask") for name in missing)
 
 
 if __name__ == "__main__":
