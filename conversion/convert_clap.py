@@ -10,7 +10,6 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-import torch
 from checkpoint_files import read_state_dict
 from clap_names import clap_config, clap_rows, with_text_buffers
 from name_table import apply_name_table, meta_shapes, save_converted
@@ -28,14 +27,12 @@ def convert_clap(
     model_folder: str | Path,
     processor_folder: str | Path,
     tokenizer: str | Path = DEFAULT_TOKENIZER,
-    dtype: torch.dtype | None = None,
 ) -> None:
     """Writes a `ClapModel` and its `ClapProcessor`.
 
     Args:
         checkpoint: The original `.pt`.
         tokenizer: Hub id or folder of the RoBERTa tokenizer that the text tower was trained with.
-        dtype: Cast the weights; None keeps them.
 
     Raises:
         CheckpointError: The file is damaged or no such checkpoint.
@@ -45,7 +42,7 @@ def convert_clap(
     window = tensors[_STFT].shape[-1] if _STFT in tensors else 1024
     shapes = meta_shapes(ClapModel, config)
     tensors = with_text_buffers(tensors)
-    converted = apply_name_table(tensors, clap_rows(tensors, shapes), shapes, checkpoint, dtype)
+    converted = apply_name_table(tensors, clap_rows(tensors, shapes), shapes, checkpoint)
     save_converted(ClapModel, config, converted, model_folder)
     extractor = ClapFeatureExtractor(
         feature_size=config.audio_config.num_mel_bins,

@@ -10,7 +10,6 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-import torch
 from checkpoint_files import read_state_dict
 from encodec_names import encodec_config, encodec_rows
 from name_table import apply_name_table, meta_shapes, save_converted
@@ -18,7 +17,7 @@ from output_folder import run_command, whole_folder
 from transformers import EncodecConfig, EncodecModel
 
 
-def convert_encodec(checkpoint: str | Path, folder: str | Path, dtype: torch.dtype | None = None) -> None:
+def convert_encodec(checkpoint: str | Path, folder: str | Path) -> None:
     """Writes an `EncodecModel`.
 
     Raises:
@@ -27,7 +26,7 @@ def convert_encodec(checkpoint: str | Path, folder: str | Path, dtype: torch.dty
     tensors = read_state_dict(checkpoint)
     config = EncodecConfig(**encodec_config(tensors, checkpoint))
     shapes = meta_shapes(EncodecModel, config)
-    converted = apply_name_table(tensors, encodec_rows(tensors), shapes, checkpoint, dtype)
+    converted = apply_name_table(tensors, encodec_rows(tensors), shapes, checkpoint)
     save_converted(EncodecModel, config, converted, folder)
 
 

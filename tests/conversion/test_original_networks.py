@@ -1,14 +1,15 @@
 """CLAP and EnCodec in the original's state-dict format convert, and compute what the originals were recorded to."""
 
+import numpy as np
 import pytest
 import torch
 from checkpoint_error import CheckpointError
-from clap_tokenizer import write_roberta_tokenizer
 from convert_clap import convert_clap
 from convert_encodec import convert_encodec
 from safetensors.torch import load_file
 from seeded_weights import RECORDINGS, music_like, read_layout, seeded_state_dict
-from transformers import ClapModel, ClapProcessor, EncodecModel
+from tiny import tiny_tokenizer
+from transformers import ClapFeatureExtractor, ClapModel, ClapProcessor, EncodecModel
 
 CLAPS = ["clap_tiny_unfused", "clap_tiny_fused", "clap_base_unfused", "clap_base_fused"]
 TOLERANCE = {"rtol": 0, "atol": 1e-5}
@@ -16,7 +17,9 @@ TOLERANCE = {"rtol": 0, "atol": 1e-5}
 
 @pytest.fixture(scope="session")
 def tokenizer_folder(tmp_path_factory):
-    return write_roberta_tokenizer(tmp_path_factory.mktemp("tokenizer"))
+    folder = tmp_path_factory.mktemp("tokenizer")
+    tiny_tokenizer().save_pretrained(folder)
+    return folder
 
 
 @pytest.fixture
@@ -47,8 +50,6 @@ def test_clap_agrees_with_the_original(name, converted_clap):
 
 def audio_inputs(processor, fused: bool) -> dict:
     if fused:  # the original picks three crops at random: the recording starts behind that, at the mel features
-        import numpy as np
-
         features = torch.from_numpy(np.random.RandomState(5).standard_normal((2, 4, 1001, 64)).astype("f4") * 12 - 40)
         return {"input_features": features, "is_longer": torch.tensor([[True], [False]])}
     waveforms = [music_like(480_000, 48_000, seed).numpy() for seed in (1, 2)]
@@ -61,6 +62,15 @@ def test_clap_processor_is_the_originals(converted_clap):
     assert (extractor.frequency_min, extractor.frequency_max) == (50, 14_000)
     assert extractor.truncation == "rand_trunc"
     assert processor.tokenizer("hi").input_ids[0] == processor.tokenizer.bos_token_id
+
+
+def test_transformers_own_mel_range_would_not_agree(converted_clap):
+    """Why the feature extractor is written with the original's range: the default one gives other embeddings."""
+    model, _ = converted_clap("clap_tiny_unfused")
+    recorded = load_file(RECORDINGS / "clap_tiny_unfused.safetensors")["audio_embeddings"]
+    inputs = audio_inputs(ClapProcessor(ClapFeatureExtractor(truncation="rand_trunc"), tiny_tokenizer()), fused=False)
+    with torch.no_grad():
+        assert (model.get_audio_features(**inputs).pooler_output - recorded).abs().max() > 1e-4
 
 
 def test_clap_with_a_tensor_of_another_tower_is_refused(converted_clap):
