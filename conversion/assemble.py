@@ -29,7 +29,11 @@ def finish_pipeline(folder: Path) -> None:
     check_components({name: _described(folder / name) for name in names if name != "clap_processor"})
     index: dict[str, object] = {"_diffusers_version": diffusers.__version__}
     for name in (*required, *optional):
-        index[name] = [LIBRARY if name in _OWN else "transformers", _class_name(folder / name)] if name in names else [None, None]
+        index[name] = (
+            [LIBRARY if name in _OWN else "transformers", _class_name(folder / name)]
+            if name in names
+            else [None, None]
+        )
     (folder / MusicLMPipeline.config_name).write_text(json.dumps(index), encoding="utf-8")
     write_loader_files(folder, [name for name in _OWN if name in names])
 

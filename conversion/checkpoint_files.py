@@ -15,9 +15,7 @@ from checkpoint_error import CheckpointError
 # What wrappers of the training scripts put before (or, for a compiled part, inside) the names.
 _WRAPPER_PREFIXES = ("module.", "_orig_mod.")
 # How torch's weights-only reader names what it would not import or call.
-_REFUSED_NAME = re.compile(
-    r"(?:Unsupported (?:global: GLOBAL|class|operand)|Trying to (?:call|load unsupported GLOBAL)) ([\w.]+)"
-)
+_REFUSED_NAME = re.compile(r"(?:Unsupported global: GLOBAL|unsupported GLOBAL|reduce for unrecognized function) (\S+)")
 # Checkpoints of laion's trainer carry their epoch and scores as NumPy scalars.
 _scalar = getattr(np, "_core", getattr(np, "core", None)).multiarray.scalar
 _NUMPY_SCALARS = [(_scalar, f"numpy.{core}.multiarray.scalar") for core in ("core", "_core")] + [

@@ -74,7 +74,11 @@ def _newest(matches: list[re.Match], component: str, note: Callable[[str], None]
     highest = max(steps.values())
     newest = [name for name, step in steps.items() if step == highest]
     if len(newest) > 1:
-        option = component.removesuffix("_model").replace("clap_quantizer", "clap-rvq").replace("semantic_quantizer", "kmeans")
+        option = (
+            component.removesuffix("_model")
+            .replace("clap_quantizer", "clap-rvq")
+            .replace("semantic_quantizer", "kmeans")
+        )
         raise CheckpointError(f"several files could be the {component}: {', '.join(newest)}; name one with --{option}")
     others = [name for name in steps if name != newest[0]]
     if others:
@@ -93,7 +97,9 @@ def _model_config(folder: Path | None, names: list[str]) -> Path:
             "--config musiclm_large_small_context.json, for example"
         )
     if len(configs) > 1:
-        raise CheckpointError(f"several model configs: {', '.join(path.name for path in configs)}; name one with --config")
+        raise CheckpointError(
+            f"several model configs: {', '.join(path.name for path in configs)}; name one with --config"
+        )
     return configs[0]
 
 

@@ -52,7 +52,9 @@ def clap_config(tensors: Mapping[str, torch.Tensor], source: str | Path) -> dict
     """
     for needed in (f"{_AUDIO}.patch_embed.proj.weight", "text_branch.embeddings.word_embeddings.weight"):
         if needed not in tensors:
-            raise CheckpointError(f"{source}: {needed!r} is missing: not a CLAP checkpoint with HTSAT and RoBERTa towers")
+            raise CheckpointError(
+                f"{source}: {needed!r} is missing: not a CLAP checkpoint with HTSAT and RoBERTa towers"
+            )
     patches = tensors[f"{_AUDIO}.patch_embed.proj.weight"]
     depths = _depths(tensors)
     bias_tables = [

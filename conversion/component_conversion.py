@@ -40,7 +40,10 @@ def convert_stage(
         dtype: Cast the weights; None keeps every bit.
     """
     kind = STAGES[stage]
-    config = stage_config(original, stage, fingerprints)
+    recorded: dict[str, Any] = {"converted_from": checkpoint.name}
+    if "semantic" in kind.streams:
+        recorded["semantic_encoder"] = original.get("hubert_kmeans_cfg", {}).get("model_name")
+    config = stage_config(original, stage, fingerprints, **recorded)
     tensors = read_state_dict(checkpoint)
     sizes = original[f"{stage}_cfg"]
     rows, shapes = stage_rows(sizes, kind.streams), meta_shapes(kind.model_class, config)
@@ -61,12 +64,15 @@ def convert_clap_quantizer(checkpoint: Path, original: OriginalConfig, folder: P
     stream = original_stream(original, "clap")
     found, needed = tuple(codebooks.shape[:2]), (stream.num_codebooks, stream.codebook_size)
     if found != needed:
-        raise CheckpointError(f"{checkpoint}: has {found[0]} codebooks of {found[1]}; the config says {needed[0]} of {needed[1]}")
+        raise CheckpointError(
+            f"{checkpoint}: has {found[0]} codebooks of {found[1]}; the config says {needed[0]} of {needed[1]}"
+        )
     config = ClapQuantizerConfig(
         num_quantizers=found[0],
         codebook_size=found[1],
         embedding_dim=codebooks.shape[2],
         window_in_s=original.get("global_cfg", {}).get("clap_audio_length_seconds", 10.0),
+        converted_from=checkpoint.name,
     )
     save_converted(ClapQuantizer, config, {"codebooks": codebooks.float()}, folder)
     return codebook_fingerprint(codebooks), prove_clap_quantizer(folder, codebooks)
@@ -77,7 +83,9 @@ def convert_semantic_quantizer(checkpoint: Path, original: OriginalConfig, folde
     centroids = read_kmeans_centroids(checkpoint)
     stream = original_stream(original, "semantic")
     if centroids.shape[0] != stream.codebook_size:
-        raise CheckpointError(f"{checkpoint}: has {centroids.shape[0]} centroids; the config says {stream.codebook_size}")
+        raise CheckpointError(
+            f"{checkpoint}: has {centroids.shape[0]} centroids; the config says {stream.codebook_size}"
+        )
     settings = original["hubert_kmeans_cfg"]
     config = SemanticQuantizerConfig(
         codebook_size=centroids.shape[0],
@@ -86,6 +94,8 @@ def convert_semantic_quantizer(checkpoint: Path, original: OriginalConfig, folde
         normalize=settings["normalize_embeds"],
         frame_rate=settings["output_hz"],
         sampling_rate=settings["target_sample_hz"],
+        semantic_encoder=settings["model_name"],
+        converted_from=checkpoint.name,
     )
     save_converted(SemanticQuantizer, config, {"codebook": centroids}, folder)
     return codebook_fingerprint(centroids), prove_semantic_quantizer(folder, centroids)

@@ -38,7 +38,7 @@ def convert_clap(
         CheckpointError: The file is damaged or no such checkpoint.
     """
     tensors = read_state_dict(checkpoint)
-    config = ClapConfig(**clap_config(tensors, checkpoint))
+    config = ClapConfig(**clap_config(tensors, checkpoint), source=Path(checkpoint).name)
     window = tensors[_STFT].shape[-1] if _STFT in tensors else 1024
     shapes = meta_shapes(ClapModel, config)
     tensors = with_text_buffers(tensors)

@@ -24,7 +24,7 @@ def convert_encodec(checkpoint: str | Path, folder: str | Path) -> None:
         CheckpointError: The file is damaged or no such checkpoint.
     """
     tensors = read_state_dict(checkpoint)
-    config = EncodecConfig(**encodec_config(tensors, checkpoint))
+    config = EncodecConfig(**encodec_config(tensors, checkpoint), source=Path(checkpoint).name)
     shapes = meta_shapes(EncodecModel, config)
     converted = apply_name_table(tensors, encodec_rows(tensors), shapes, checkpoint)
     save_converted(EncodecModel, config, converted, folder)

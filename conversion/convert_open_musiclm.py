@@ -30,6 +30,7 @@ from transformers import EncodecModel
 from transformers.utils import logging
 
 from open_musiclm.fingerprints import codec_fingerprint
+from open_musiclm.model_card import PIPELINE_PARTS
 
 _DTYPES = ("float32", "bfloat16", "float16")
 
@@ -37,7 +38,9 @@ _DTYPES = ("float32", "bfloat16", "float16")
 def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--checkpoint-dir", type=Path, help="folder with the original's files")
-    parser.add_argument("--output-dir", type=Path, required=True, help="folder to write; it appears whole or not at all")
+    parser.add_argument(
+        "--output-dir", type=Path, required=True, help="folder to write; it appears whole or not at all"
+    )
     files = parser.add_argument_group("files outside the folder, or among several in it")
     files.add_argument("--config", type=Path, help="the model config JSON")
     for stage in STAGES:
@@ -90,7 +93,6 @@ def convert(files: CheckpointFiles, folder: Path, args: argparse.Namespace) -> l
             path = files.components[component]
             fingerprints[stream], proof = convert_quantizer(path, original, folder / component)
             print(f"{path.name} → {component} ({fingerprints[stream]}); {proof}")
-    missing = files.missing
     if args.codec:
         bring_codec(args.codec, folder)
         print(f"{args.codec} → codec")
@@ -109,9 +111,10 @@ def convert(files: CheckpointFiles, folder: Path, args: argparse.Namespace) -> l
     if args.semantic_encoder:
         bring_semantic_encoder(args.semantic_encoder, folder)
         print(f"{args.semantic_encoder} → semantic_encoder")
-    missing += [f"{part} (--{part.replace('_', '-')})" for part in ("clap", "codec") if not getattr(args, part)]
-    if not missing:
+    missing = files.missing + [f"{part} (--{part})" for part in ("clap", "codec") if not getattr(args, part)]
+    if all((folder / part).is_dir() for part in PIPELINE_PARTS):
         finish_pipeline(folder)
+        print("assembled: load it with MusicLMPipeline.from_pretrained")
     return missing
 
 

@@ -44,7 +44,9 @@ def encodec_config(tensors: Mapping[str, torch.Tensor], source: str | Path) -> d
         return tensors[name].shape
 
     first = shape("encoder.model.0.conv.conv.weight_v")
-    upsampling = [tensors[name].shape[-1] // 2 for name in _layers(tensors, r"decoder\.model\.(\d+)\.convtr\..*weight_v")]
+    upsampling = [
+        tensors[name].shape[-1] // 2 for name in _layers(tensors, r"decoder\.model\.(\d+)\.convtr\..*weight_v")
+    ]
     num_codebooks = len(_layers(tensors, r"quantizer\.vq\.layers\.(\d+)\._codebook\.embed"))
     codebook_size, hidden_size = shape("quantizer.vq.layers.0._codebook.embed")
     blocks = _layers(tensors, r"encoder\.model\.(\d+)\.block\.1\.conv\.conv\.weight_v")
@@ -62,7 +64,9 @@ def encodec_config(tensors: Mapping[str, torch.Tensor], source: str | Path) -> d
         "compress": tensors[blocks[0]].shape[1] // tensors[blocks[0]].shape[0],
         "num_residual_layers": len(blocks) // len(upsampling),
         "use_conv_shortcut": any(".shortcut." in name for name in tensors),
-        "num_lstm_layers": sum(re.fullmatch(r"encoder\.model\.\d+\.lstm\.weight_ih_l\d+", name) is not None for name in tensors),
+        "num_lstm_layers": sum(
+            re.fullmatch(r"encoder\.model\.\d+\.lstm\.weight_ih_l\d+", name) is not None for name in tensors
+        ),
         "upsampling_ratios": upsampling,
         "hidden_size": hidden_size,
         "codebook_size": codebook_size,

@@ -54,7 +54,8 @@ def apply_name_table(
             continue
         if tensor is None:
             raise CheckpointError(f"{source}: {original!r} is missing (it becomes {', '.join(targets)})")
-        for target, part in zip(targets, _parts(tensor, [shapes[target] for target in targets], original, source)):
+        parts = _parts(tensor, [shapes[target] for target in targets], original, source)
+        for target, part in zip(targets, parts, strict=True):
             converted[target] = part.to(dtype) if dtype is not None and part.is_floating_point() else part
     if left:
         others = f" (and {len(left) - 1} more)" if len(left) > 1 else ""

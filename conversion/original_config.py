@@ -118,12 +118,16 @@ def _section(name: str, given: Any, path: str | Path) -> dict[str, Any]:
 
 
 def stage_config(
-    original: dict[str, dict[str, Any]], stage: str, fingerprints: dict[str, str | None] | None = None
+    original: dict[str, dict[str, Any]],
+    stage: str,
+    fingerprints: dict[str, str | None] | None = None,
+    **recorded: Any,
 ) -> MusicLMStageConfig:
     """The configuration of a stage, `"semantic"`, `"coarse"` or `"fine"`, from the original's.
 
     Args:
         fingerprints: Stream name → fingerprint of the codebook found beside the stage, where there is one.
+        recorded: What else the config is to carry (where it comes from).
 
     Raises:
         CheckpointError: The config lacks a section the stage needs, or asks for what cannot be computed the same.
@@ -140,7 +144,9 @@ def stage_config(
                 f"{sizes['non_causal_prefix_size']}: the original's flipped buckets then matter within the prefix, and "
                 "no model here computes them"
             )
-        bias_type = "none"  # the original flips the sign: every visible key falls into one bucket, which softmax ignores
+        bias_type = (
+            "none"  # the original flips the sign: every visible key falls into one bucket, which softmax ignores
+        )
     return kind.config_class(
         streams=[original_stream(original, name, fingerprints).to_dict() for name in kind.streams],
         hidden_size=sizes["dim"],
@@ -158,6 +164,7 @@ def stage_config(
         window_in_s=window,
         window_stride_in_s=window * kind.stride_share,
         dtype=torch.float32,
+        **recorded,
     )
 
 
@@ -168,7 +175,9 @@ def original_stream(
     fingerprint = (fingerprints or {}).get(name)
     if name == "clap":
         section = _needed(original, "clap_rvq_cfg")
-        return TokenStream(name, section["codebook_size"], section["rq_num_quantizers"], codebook_fingerprint=fingerprint)
+        return TokenStream(
+            name, section["codebook_size"], section["rq_num_quantizers"], codebook_fingerprint=fingerprint
+        )
     if name == "semantic":
         section = _needed(original, "hubert_kmeans_cfg")
         return TokenStream(

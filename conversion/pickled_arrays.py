@@ -102,8 +102,10 @@ def _decompressed(data: bytes) -> bytes:
     if data[:1] == b"\x78":
         machine = zlib.decompressobj()
         plain = machine.decompress(data, _MAX_DECOMPRESSED_BYTES)
+        if len(plain) >= _MAX_DECOMPRESSED_BYTES:
+            raise CheckpointError("the compressed data is unreasonably large")
         if not machine.eof:
-            raise CheckpointError("the zlib data is cut off or unreasonably large")
+            raise EOFError("the compressed data has no end")
         return plain
     openers: tuple[tuple[bytes, Callable], ...] = (
         (b"\x1f\x8b", gzip.open),
@@ -318,8 +320,28 @@ for _core in ("numpy.core", "numpy._core"):
 _PLAIN_NAMES = ("numpy.ndarray", "joblib.numpy_pickle.NumpyArrayWrapper")
 
 _LITERALS = frozenset(
-    "INT BININT BININT1 BININT2 LONG LONG1 LONG4 FLOAT BINFLOAT STRING BINSTRING SHORT_BINSTRING UNICODE BINUNICODE "
-    "SHORT_BINUNICODE BINUNICODE8 BINBYTES SHORT_BINBYTES BINBYTES8 BYTEARRAY8".split()
+    [
+        "INT",
+        "BININT",
+        "BININT1",
+        "BININT2",
+        "LONG",
+        "LONG1",
+        "LONG4",
+        "FLOAT",
+        "BINFLOAT",
+        "STRING",
+        "BINSTRING",
+        "SHORT_BINSTRING",
+        "UNICODE",
+        "BINUNICODE",
+        "SHORT_BINUNICODE",
+        "BINUNICODE8",
+        "BINBYTES",
+        "SHORT_BINBYTES",
+        "BINBYTES8",
+        "BYTEARRAY8",
+    ]
 )
 _CONSTANTS: dict[str, Callable[[], Any]] = {
     "NONE": lambda: None,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -84,27 +84,29 @@ def _verdict(what: str, found: torch.Tensor, expected: torch.Tensor) -> str:
         raise CheckpointError(f"the conversion does not compute the same: {what}: not all of it is finite")
     difference, largest = (found - expected).abs().max().item(), expected.abs().max().item()
     if not difference <= _TOLERANCE * max(largest, 1.0):
-        raise CheckpointError(
-            f"the conversion does not compute the same: {what}: largest difference {difference:.2e}"
-        )
+        raise CheckpointError(f"the conversion does not compute the same: {what}: largest difference {difference:.2e}")
     return f"{what}: largest difference {difference:.1e}"
 
 
 def _codebook_sizes(tensors: Mapping[str, torch.Tensor]) -> list[int]:
     """Of each stream, in order."""
-    heads = sorted((name for name in tensors if name.startswith("logit_weights.")), key=lambda name: int(name.split(".")[1]))
+    heads = sorted(
+        (name for name in tensors if name.startswith("logit_weights.")), key=lambda name: int(name.split(".")[1])
+    )
     return [tensors[name].shape[1] - 1 for name in heads]
 
 
-class _Rounded(dict):
+class _Rounded(Mapping[str, torch.Tensor]):
     """The original tensors as a cast to `dtype` leaves them, each made when it is asked for."""
 
     def __init__(self, tensors: Mapping[str, torch.Tensor], dtype: torch.dtype):
-        super().__init__(tensors)
-        self.dtype = dtype
+        self.tensors, self.dtype = tensors, dtype
 
     def __getitem__(self, name: str) -> torch.Tensor:
-        return super().__getitem__(name).to(self.dtype)
+        return self.tensors[name].to(self.dtype)
 
-    def get(self, name: str, default: torch.Tensor | None = None) -> torch.Tensor | None:  # type: ignore[override]
-        return self[name] if name in self else default
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.tensors)
+
+    def __len__(self) -> int:
+        return len(self.tensors)

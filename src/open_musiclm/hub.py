@@ -151,7 +151,9 @@ class PublishedPipeline(DiffusionPipeline):
             kwargs: `variant`, `max_shard_size`, `safe_serialization`; with `push_to_hub`, those of [`publish`].
         """
         save_directory = Path(save_directory)
-        own_kwargs = {key: kwargs.pop(key) for key in ("variant", "max_shard_size", "safe_serialization") if key in kwargs}
+        own_kwargs = {
+            key: kwargs.pop(key) for key in ("variant", "max_shard_size", "safe_serialization") if key in kwargs
+        }
         super().save_pretrained(save_directory, **own_kwargs)
         own = [name for name, part in self.components.items() if type(part).__module__.split(".")[0] == LIBRARY]
         write_loader_files(save_directory, own)

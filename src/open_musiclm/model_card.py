@@ -46,14 +46,27 @@ class Part:
         recorded, loaded = getattr(self.config, "source", None), getattr(self.config, "_name_or_path", "")
         if recorded:
             return recorded
-        return loaded if re.fullmatch(r"[\w.-]+/[\w.-]+", loaded or "") and not Path(loaded).exists() else None
+        return loaded if _is_hub_id(loaded) and not Path(loaded).exists() else None
+
+    @property
+    def encoder(self) -> str | None:
+        """The semantic encoder on whose tokens a stage was trained, or on whose features a quantizer was fitted."""
+        return getattr(self.config, "semantic_encoder", None)
 
     @property
     def licence(self) -> str | None:
+        """Recorded in the config, or else known of where the weights or their training tokens come from."""
         recorded = getattr(self.config, "license", None)
-        if recorded or not self.source:
-            return recorded
-        return next((licence for name, licence in KNOWN_LICENCES.items() if re.fullmatch(name, self.source)), None)
+        origins = [origin for origin in (self.source, self.encoder) if origin]
+        known = (licence for o in origins for name, licence in KNOWN_LICENCES.items() if re.fullmatch(name, o))
+        return recorded or next(known, None)
+
+    @property
+    def origin(self) -> str | None:
+        """Where it comes from, in words."""
+        if self.source:
+            return self.source
+        return f"trained on tokens of {self.encoder}" if self.encoder else None
 
     @property
     def size(self) -> str:
@@ -100,8 +113,8 @@ def model_card(parts: Sequence[Part], repo_id: str) -> ModelCard:
         library_name="diffusers" if is_pipeline else "transformers",
         pipeline_tag="text-to-audio",
         license=licence,
-        base_model=_unique(part.source for part in parts if part.source and "/" in part.source) or None,
-        datasets=[name for name in datasets if re.fullmatch(r"[\w.-]+/[\w.-]+", name)] or None,
+        base_model=_unique(part.source for part in parts if part.source and _is_hub_id(part.source)) or None,
+        datasets=[name for name in datasets if _is_hub_id(name)] or None,
         tags=["open-musiclm", "music", "text-to-music", "audio"],
     )
     return ModelCard.from_template(
@@ -118,9 +131,13 @@ def model_card(parts: Sequence[Part], repo_id: str) -> ModelCard:
             part.config.converted_from for part in parts if getattr(part.config, "converted_from", None)
         ),
         licences=[
-            {"part": part.name or "this", "source": part.source, "licence": part.licence or "not known here: look it up"}
+            {
+                "part": part.name or "this",
+                "source": part.origin,
+                "licence": part.licence or "not known here: look it up",
+            }
             for part in parts
-            if part.source
+            if part.origin
         ],
         licence_note=licence_note,
     )
@@ -200,11 +217,11 @@ def _overall_licence(parts: Sequence[Part]) -> tuple[str, str]:
     """The licence for the card's metadata, and what to say about it."""
     restricted = [part for part in parts if part.licence and "-nc" in part.licence]
     if restricted:
-        names = ", ".join(f"{part.name} ({part.source})" for part in restricted)
+        names = ", ".join(f"{part.name or 'this part'} ({part.origin})" for part in restricted)
         return NON_COMMERCIAL, (
-            f"{names} may not be used commercially, and neither may what contains it or was trained on its tokens: this "
-            "whole model is for non-commercial use. With another semantic encoder, and stages trained on its tokens, "
-            "that would not follow."
+            f"Licensed for non-commercial use only: {names}. This card treats what contains such a part, or was trained on "
+            "its tokens, the same way, so the whole model is for non-commercial use. With another semantic encoder, and "
+            "stages trained on its tokens, that would not follow."
         )
     stated = _unique(part.licence for part in parts if getattr(part.config, "license", None))
     if len(stated) == 1:
@@ -213,6 +230,10 @@ def _overall_licence(parts: Sequence[Part]) -> tuple[str, str]:
         "The publisher has not stated a licence for the trained stages: set `license` in this card. The frozen parts keep "
         "theirs. Stages trained on tokens of a non-commercial encoder (MERT is one) are bound by its licence."
     )
+
+
+def _is_hub_id(name: str | None) -> bool:
+    return re.fullmatch(r"[\w.-]+/[\w.-]+", name or "") is not None
 
 
 def _unique(values) -> list:

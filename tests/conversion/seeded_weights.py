@@ -20,7 +20,11 @@ def seeded_tensor(name: str, shape: tuple[int, ...], dtype: str) -> torch.Tensor
     if name.endswith("relative_position_index"):
         return swin_position_index(math.isqrt(shape[0]))
     if dtype == "int64":
-        return torch.arange(math.prod(shape)).reshape(shape) if name.endswith("position_ids") else torch.zeros(shape, dtype=torch.int64)
+        return (
+            torch.arange(math.prod(shape)).reshape(shape)
+            if name.endswith("position_ids")
+            else torch.zeros(shape, dtype=torch.int64)
+        )
     values = random.standard_normal(shape).astype(np.float32)
     if name.startswith("logit_scale"):
         values = np.float32(2.5) + 0 * values
@@ -57,7 +61,11 @@ def music_like(num_samples: int, sampling_rate: int, seed: int) -> torch.Tensor:
     partials = [
         amplitude * np.sin(2 * np.pi * frequency * time + phase) * np.exp(-decay * time)
         for amplitude, frequency, phase, decay in zip(
-            random.uniform(0.05, 0.2, 5), random.uniform(80, 3000, 5), random.uniform(0, 6, 5), random.uniform(0, 1, 5)
+            random.uniform(0.05, 0.2, 5),
+            random.uniform(80, 3000, 5),
+            random.uniform(0, 6, 5),
+            random.uniform(0, 1, 5),
+            strict=True,
         )
     ]
     return torch.from_numpy(sum(partials).astype(np.float32))
