@@ -1,4 +1,5 @@
 from fractions import Fraction
+from itertools import pairwise
 
 import pytest
 from hypothesis import given
@@ -28,7 +29,7 @@ def test_windows_cover_the_piece_in_whole_windows(duration, window, stride):
     plan = plan_windows(duration * grid, window * grid, stride * grid, grid)
     assert plan[0].start == 0
     assert plan[-1].stop == duration * grid
-    for before, after in zip(plan, plan[1:], strict=False):
+    for before, after in pairwise(plan):
         assert before.start < after.start <= before.stop, "no gap"
         assert after.start - before.start <= stride * grid
         assert after.stop > before.stop
