@@ -10,9 +10,10 @@ import diffusers
 from transformers import AutoConfig, EncodecModel
 
 from open_musiclm.compatibility import check_components
-from open_musiclm.hub import CARD_FILE, LIBRARY, publish, write_loader_files
+from open_musiclm.hub import LIBRARY, write_loader_files
 from open_musiclm.model_card import Part, model_card, parts_of_folder
 from open_musiclm.pipeline import MusicLMPipeline
+from open_musiclm.publishing import CARD_FILE, publish
 from open_musiclm.quantizers import ClapQuantizer, SemanticQuantizer
 
 _OWN = ("clap_quantizer", "semantic_model", "coarse_model", "fine_model", "semantic_quantizer")

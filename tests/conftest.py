@@ -1,3 +1,4 @@
+import hub_environment  # noqa: F401 - first: it sets HF_ENDPOINT
 import pytest
 from tiny import tiny_pipeline
 

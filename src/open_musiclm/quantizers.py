@@ -9,6 +9,7 @@ from transformers import initialization as init
 
 from .configuration import ClapQuantizerConfig, SemanticQuantizerConfig
 from .fingerprints import codebook_fingerprint
+from .publishing import PublishedModel
 
 
 def nearest_codes(vectors: torch.Tensor, codebook: torch.Tensor, chunk_size: int = 8192) -> torch.Tensor:
@@ -18,7 +19,7 @@ def nearest_codes(vectors: torch.Tensor, codebook: torch.Tensor, chunk_size: int
     return torch.cat([(part @ codebook.T - half_norms).argmax(-1) for part in vectors.split(chunk_size)])
 
 
-class _Quantizer(PreTrainedModel):
+class _Quantizer(PublishedModel, PreTrainedModel):
     """Codebooks are data, not weights that a cast may round: they stay in float32."""
 
     _keep_in_fp32_modules_strict = ("codebook", "codebooks")

@@ -10,6 +10,7 @@ configs. Stages are asked for tokens through `generate` (see generation.py).
 
 from __future__ import annotations
 
+import functools
 import math
 from dataclasses import dataclass
 from typing import ClassVar
@@ -25,6 +26,7 @@ from transformers.utils import ModelOutput
 from .configuration import MusicLMCoarseConfig, MusicLMFineConfig, MusicLMSemanticConfig, MusicLMStageConfig
 from .decoder import MusicLMDecoder, MusicLMLayerNorm, MusicLMUnitNorm
 from .generation import StageGenerationMixin
+from .publishing import PublishedModel
 from .streams import PADDING_ID, TokenStream, check_token_range, embedding_rows, flatten_tokens
 
 
@@ -76,7 +78,7 @@ class Heads(nn.ParameterDict):
         )
 
 
-class MusicLMStageModel(PreTrainedModel, StageGenerationMixin):
+class MusicLMStageModel(PublishedModel, PreTrainedModel, StageGenerationMixin):
     """A causal decoder over an ordered list of token streams, the last one predicted."""
 
     config: MusicLMStageConfig
@@ -109,12 +111,20 @@ class MusicLMStageModel(PreTrainedModel, StageGenerationMixin):
 
     def _set_generation_defaults(self) -> None:
         """The original's sampling: top 10 % of the vocabulary, the stage's temperature, conditioning EOS as trained."""
-        self.generation_config = GenerationConfig(
-            do_sample=True,
-            temperature=self.default_temperature,
-            top_k=max(int((1 - 0.9) * (self.predicted_stream.codebook_size + 1)), 1),
-            mask_condition_eos=True,
-        )
+        settings = {
+            "do_sample": True,
+            "temperature": self.default_temperature,
+            "top_k": max(int((1 - 0.9) * (self.predicted_stream.codebook_size + 1)), 1),
+            "mask_condition_eos": True,
+        }
+        self.generation_config = GenerationConfig(**settings | (self.config.sampling_defaults or {}))
+
+    @functools.wraps(PreTrainedModel.save_pretrained)  # diffusers reads its parameters
+    def save_pretrained(self, *args, **kwargs) -> None:
+        # The sampling settings go into config.json too: see `sampling_defaults`.
+        settings = self.generation_config.to_diff_dict()
+        self.config.sampling_defaults = {name: settings[name] for name in settings if name != "transformers_version"}
+        super().save_pretrained(*args, **kwargs)
 
     default_temperature: ClassVar[float] = 1.0
 
