@@ -47,15 +47,18 @@ def convert_stage(
     tensors = read_state_dict(checkpoint)
     sizes = original[f"{stage}_cfg"]
     rows, shapes = stage_rows(sizes, kind.streams), meta_shapes(kind.model_class, config)
+    converted = apply_name_table(tensors, rows, shapes, checkpoint)
+    if dtype is not None:
+        converted = {name: _cast(name, tensor, dtype) for name, tensor in converted.items()}
     # The original's generation appends EOS to the conditioning streams and hides nothing; a conversion keeps that.
-    save_converted(
-        kind.model_class,
-        config,
-        apply_name_table(tensors, rows, shapes, checkpoint, dtype),
-        folder,
-        mask_condition_eos=False,
-    )
+    save_converted(kind.model_class, config, converted, folder, mask_condition_eos=False)
+    del converted
     return prove_stage(stage, folder, tensors, sizes, dtype)
+
+
+def _cast(name: str, tensor: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    """The position bias stays in float32: transformers loads it so whatever is asked for."""
+    return tensor if name.startswith("decoder.position_bias.") else tensor.to(dtype)
 
 
 def convert_clap_quantizer(checkpoint: Path, original: OriginalConfig, folder: Path) -> tuple[str, str]:

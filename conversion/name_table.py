@@ -32,16 +32,14 @@ def apply_name_table(
     rows: Iterable[Row],
     shapes: Mapping[str, torch.Size],
     source: str | Path,
-    dtype: torch.dtype | None = None,
 ) -> dict[str, torch.Tensor]:
     """The tensors under the names of this package.
 
     Args:
-        tensors: Original name → tensor. They are not copied unless a row splits them or `dtype` differs.
+        tensors: Original name → tensor. They are not copied unless a row splits them.
         rows: The table.
         shapes: What the converted model needs: name here → shape.
         source: The file, for the error.
-        dtype: Cast floating tensors to this; None keeps every bit.
 
     Raises:
         CheckpointError: A tensor is missing, surplus or has another shape; the message names it as the file does.
@@ -56,7 +54,7 @@ def apply_name_table(
             raise CheckpointError(f"{source}: {original!r} is missing (it becomes {', '.join(targets)})")
         parts = _parts(tensor, [shapes[target] for target in targets], original, source)
         for target, part in zip(targets, parts, strict=True):
-            converted[target] = part.to(dtype) if dtype is not None and part.is_floating_point() else part
+            converted[target] = part
     if left:
         others = f" (and {len(left) - 1} more)" if len(left) > 1 else ""
         name, tensor = next(iter(left.items()))

@@ -103,7 +103,8 @@ class _Rounded(Mapping[str, torch.Tensor]):
         self.tensors, self.dtype = tensors, dtype
 
     def __getitem__(self, name: str) -> torch.Tensor:
-        return self.tensors[name].to(self.dtype)
+        tensor = self.tensors[name]
+        return tensor if name.startswith("transformer.rel_pos_bias.") else tensor.to(self.dtype)
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.tensors)

@@ -166,7 +166,9 @@ class _Handler(BaseHTTPRequestHandler):
             return self.answer({"error": "You already created this model repo", "url": url}, 409)
         private = bool(given.get("private")) or given.get("visibility") == "private"
         self.state.repos[repo] = Repo(private)
-        self.state.repos[repo].commit("main", {".gitattributes": self.state.store(b"*.safetensors filter=lfs\n")}, "new")
+        self.state.repos[repo].commit(
+            "main", {".gitattributes": self.state.store(b"*.safetensors filter=lfs\n")}, "new"
+        )
         self.answer({"url": url, "name": repo})
 
     def create_branch(self, repo: str, branch: str) -> None:
@@ -178,7 +180,10 @@ class _Handler(BaseHTTPRequestHandler):
         self.answer({})
 
     def whoami(self) -> None:
-        self.answer({"name": USER, "orgs": [], "type": "user"} if self.token else {"error": "no token"}, 200 if self.token else 401)
+        self.answer(
+            {"name": USER, "orgs": [], "type": "user"} if self.token else {"error": "no token"},
+            200 if self.token else 401,
+        )
 
     def validate_card(self) -> None:
         self.body()
@@ -190,12 +195,22 @@ class _Handler(BaseHTTPRequestHandler):
             return self.answer({"error": "Unauthorized"}, 401)
         mode = {True: "lfs", False: "regular"}
         large = {file["path"]: file["path"].endswith((".safetensors", ".bin")) for file in files}
-        self.answer({"files": [{"path": path, "uploadMode": mode[is_large], "shouldIgnore": False} for path, is_large in large.items()]})
+        self.answer(
+            {
+                "files": [
+                    {"path": path, "uploadMode": mode[is_large], "shouldIgnore": False}
+                    for path, is_large in large.items()
+                ]
+            }
+        )
 
     def lfs_batch(self, repo: str) -> None:
         objects = []
         for item in json.loads(self.body())["objects"]:
-            actions = {"upload": {"href": f"{self.state.url}/lfs/{item['oid']}"}, "verify": {"href": f"{self.state.url}/lfs/verify"}}
+            actions = {
+                "upload": {"href": f"{self.state.url}/lfs/{item['oid']}"},
+                "verify": {"href": f"{self.state.url}/lfs/verify"},
+            }
             objects.append({**item, **({} if item["oid"] in self.state.large else {"actions": actions})})
         self.answer({"transfer": "basic", "objects": objects})
 
@@ -237,7 +252,12 @@ class _Handler(BaseHTTPRequestHandler):
 
     def described(self, path: str, blob: str) -> dict[str, object]:
         content = self.state.blobs[blob]
-        entry: dict[str, object] = {"type": "file", "path": path, "size": len(content), "oid": hashlib.sha1(content).hexdigest()}
+        entry: dict[str, object] = {
+            "type": "file",
+            "path": path,
+            "size": len(content),
+            "oid": hashlib.sha1(content).hexdigest(),
+        }
         if blob in self.state.large:
             entry["lfs"] = {"oid": blob, "size": len(content), "pointerSize": 134}
         return entry

@@ -87,6 +87,9 @@ class MusicLMStageModel(PublishedModel, PreTrainedModel, StageGenerationMixin):
     main_input_name = "clap_token_ids"
     _no_split_modules: ClassVar[list[str]] = ["MusicLMDecoderLayer"]
     _skip_keys_device_placement: ClassVar[list[str]] = ["past_key_values"]
+    # No cast and no int8 for it: see `ContinuousPositionBias`.
+    _keep_in_fp32_modules: ClassVar[list[str]] = ["decoder.position_bias"]
+    _keep_in_fp32_modules_strict: ClassVar[list[str]] = ["decoder.position_bias"]
     _supports_sdpa = True
     _supports_attention_backend = True
     supports_gradient_checkpointing = True
@@ -127,6 +130,13 @@ class MusicLMStageModel(PublishedModel, PreTrainedModel, StageGenerationMixin):
         super().save_pretrained(*args, **kwargs)
 
     default_temperature: ClassVar[float] = 1.0
+
+    def get_input_embeddings(self) -> nn.Embedding:
+        """The predicted stream's table (quantizers of weights ask for one)."""
+        return self.embeddings[self.predicted_stream.name]
+
+    def set_input_embeddings(self, value: nn.Embedding) -> None:
+        self.embeddings[self.predicted_stream.name] = value
 
     @property
     def predicted_stream(self) -> TokenStream:

@@ -160,7 +160,8 @@ def test_dtype_casts_the_stages_and_keeps_the_codebooks(tmp_path, convert):
     folder = write_checkpoint_folder(tmp_path / "in", stages=("coarse",))
     convert("--checkpoint-dir", folder, "--output-dir", tmp_path / "out", "--dtype", "bfloat16")
     model = load(tmp_path / "out", "coarse", dtype="auto")
-    assert {parameter.dtype for parameter in model.parameters()} == {torch.bfloat16}
+    kept = {name for name, parameter in model.named_parameters() if parameter.dtype != torch.bfloat16}
+    assert kept == {name for name in model.state_dict() if name.startswith("decoder.position_bias.")}
     original = torch.load(folder / "coarse.transformer.1000.pt")
     assert torch.equal(model.embeddings["coarse"].weight, original["embeddings.2.weight"].bfloat16())
     assert (
