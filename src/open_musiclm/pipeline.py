@@ -18,25 +18,21 @@ from fractions import Fraction
 from typing import ClassVar
 
 import torch
-from diffusers import AudioPipelineOutput, DiffusionPipeline
-from diffusers.pipelines import pipeline_loading_utils
+from diffusers import AudioPipelineOutput
 
 from .compatibility import check_components
+from .hub import PublishedPipeline
 from .long_generation import count_steps, generate_piece
 from .sampling import resolve_generators, spawn_generators
 from .stages import MusicLMStageModel
 from .tokenization import acoustic_waveform, clap_text_embeddings
 from .windows import round_up, time_grid, to_fraction
 
-# Components of this package are written into model_index.json as ["open_musiclm", class]: the package's top level is
-# what published pipelines refer to, wherever its classes live inside.
-pipeline_loading_utils.LOADABLE_CLASSES["open_musiclm"] = {"PreTrainedModel": ["save_pretrained", "from_pretrained"]}
-
 #: longest piece asked for by mistake, in seconds: a day
 MAX_LENGTH_IN_S = 86_400.0
 
 
-class MusicLMPipeline(DiffusionPipeline):
+class MusicLMPipeline(PublishedPipeline):
     """
     Text to music in three stages (MusicLM, Agostinelli et al. 2023, section 3).
 
