@@ -28,13 +28,19 @@ def add_parser(subparsers) -> None:
     parser.add_argument("source", metavar="AUDIO_DIR_OR_MANIFEST", help="a folder, or a .csv or .jsonl of files")
     parser.add_argument("--output", "-o", required=True, metavar="TOKENS", help="folder of the dataset")
     parser.add_argument("--model", metavar="PIPELINE", help="a pipeline (default: the small one in the box)")
-    parser.add_argument("--codebooks", metavar="DIR", help="quantizers from `fit-codebooks` in place of the pipeline's")
+    parser.add_argument(
+        "--codebooks", metavar="DIR", help="quantizers from `fit-codebooks` in place of the pipeline's"
+    )
     parser.add_argument("--revision", help="branch, tag or commit of a Hub id")
     parser.add_argument("--device", default="auto", help="cpu, cuda, cuda:1, mps, … (default: a GPU if there is one)")
     parser.add_argument("--batch-size", type=int, default=16, help="crops computed together (default: %(default)s)")
-    parser.add_argument("--crop", type=float, metavar="S", help="seconds read at a time (default: the semantic window)")
+    parser.add_argument(
+        "--crop", type=float, metavar="S", help="seconds read at a time (default: the semantic window)"
+    )
     parser.add_argument("--overlap", type=float, metavar="S", help="seconds that crops share (default: a fifth)")
-    parser.add_argument("--min-length", type=float, metavar="S", help="leave out shorter files (default: shortest window)")
+    parser.add_argument(
+        "--min-length", type=float, metavar="S", help="leave out shorter files (default: shortest window)"
+    )
     parser.add_argument("--files-per-shard", type=int, default=32, help="(default: %(default)s)")
     parser.add_argument("--decode-threads", type=int, default=2, help="threads that read audio (default: %(default)s)")
     parser.add_argument("--workers", type=int, default=1, help="processes on this machine (default: %(default)s)")

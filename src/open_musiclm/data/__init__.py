@@ -21,7 +21,7 @@ _MODULE_OF = {
     "load_musiclm_dataset": "corpora",
 }
 
-__all__ = [*_MODULE_OF]  # noqa: PLE0604
+__all__ = [*_MODULE_OF]
 
 
 def __getattr__(name: str) -> Any:

@@ -14,6 +14,7 @@ tasks may change between two runs.
 from __future__ import annotations
 
 import os
+from pathlib import Path
 from typing import Any
 
 from datatrove.pipeline.base import PipelineStep
@@ -67,7 +68,7 @@ class TokenizeStep(PipelineStep):
             self.model, self.codebooks, self.device, self.revision, **self.settings
         )
         plan = TokenizingPlan.make(
-            files, self.output, tokenizer.streams, tokenizer.describe(), self.files_per_shard
+            files, Path(self.output), tokenizer.streams, tokenizer.describe(), self.files_per_shard
         )
         return plan, tokenizer
 

@@ -70,7 +70,9 @@ def load_networks(
             networks[name] = quantizer_class.from_pretrained(fitted)
         else:
             networks[name] = component(name)
-    if codebooks is not None and not any((Path(codebooks) / f"{kind}_quantizer").is_dir() for kind in ("clap", "semantic")):
+    if codebooks is not None and not any(
+        (Path(codebooks) / f"{kind}_quantizer").is_dir() for kind in ("clap", "semantic")
+    ):
         raise ValueError(
             f"{str(codebooks)!r} holds neither `clap_quantizer` nor `semantic_quantizer`; give a folder that "
             "`open-musiclm fit-codebooks` made."

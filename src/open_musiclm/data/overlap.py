@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from fractions import Fraction
+from itertools import pairwise
 
 from ..windows import plan_windows
 
@@ -53,6 +54,6 @@ def overlapping_crops(num_frames: int, crop: int, overlap: int, num_edge_frames:
     windows = plan_windows(Fraction(num_frames), Fraction(crop), Fraction(crop - overlap), Fraction(1))
     spans = [(int(window.start), int(window.stop)) for window in windows]
     # half way between where the later crop starts and where the earlier one's output ends
-    cuts = [(later[0] + earlier[1] - num_edge_frames) // 2 for earlier, later in zip(spans, spans[1:], strict=False)]
+    cuts = [(later[0] + earlier[1] - num_edge_frames) // 2 for earlier, later in pairwise(spans)]
     firsts, lasts = [0, *cuts], [*cuts, num_frames - num_edge_frames]
     return [Crop(*span, first, last) for span, first, last in zip(spans, firsts, lasts, strict=True)]

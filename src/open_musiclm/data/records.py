@@ -39,7 +39,9 @@ class TokenRecord:
         for stream in self.streams:
             if stream.name == name:
                 return stream
-        raise ValueError(f"These tokens have no stream {name!r}; they have {[stream.name for stream in self.streams]}.")
+        raise ValueError(
+            f"These tokens have no stream {name!r}; they have {[stream.name for stream in self.streams]}."
+        )
 
     def to_json(self) -> str:
         content = {

@@ -127,7 +127,9 @@ class TokenStreamDataset(torch.utils.data.IterableDataset):
         endless: go on with the next pass; else stop after one.
     """
 
-    def __init__(self, table: Any, record: TokenRecord, shuffle_buffer: int = 256, seed: int = 0, endless: bool = True):
+    def __init__(
+        self, table: Any, record: TokenRecord, shuffle_buffer: int = 256, seed: int = 0, endless: bool = True
+    ):
         self.table = table.with_format("arrow")
         if shuffle_buffer:
             self.table = self.table.shuffle(seed=seed, buffer_size=shuffle_buffer)

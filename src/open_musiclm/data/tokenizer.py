@@ -1,8 +1,8 @@
 """`MusicTokenizer`: audio → CLAP, semantic, coarse and fine tokens, in batches that span files.
 
-    every second, 10 s of audio ── CLAP, quantizer ──→ clap_token_ids      (windows, 12)
-    crops of the whole file ── encoder, quantizer ──→ semantic_token_ids   (50 · seconds - 1, 1)
-    crops of the whole file ── codec ──→ coarse_token_ids, fine_token_ids  (75 · seconds, 3), (75 · seconds, 5)
+every second, 10 s of audio ── CLAP, quantizer ──→ clap_token_ids      (windows, 12)
+crops of the whole file ── encoder, quantizer ──→ semantic_token_ids   (50 · seconds - 1, 1)
+crops of the whole file ── codec ──→ coarse_token_ids, fine_token_ids  (75 · seconds, 3), (75 · seconds, 5)
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import torch
 from ..compatibility import acoustic_stream, clap_stream, semantic_stream
 from ..configuration import MusicLMCoarseConfig, MusicLMFineConfig, MusicLMSemanticConfig
 from ..streams import TokenStream
-from ..tokenization import acoustic_codes, clap_audio_embeddings, codec_frame_rate, semantic_features
+from ..tokenization import acoustic_codes, clap_audio_embeddings, semantic_features
 from ..windows import round_down, to_fraction
 from .batching import CropBatcher
 from .decoding import DecodedAudio
@@ -189,24 +189,21 @@ class MusicTokenizer:
         num_windows = max((len(waveform) - window) // stride, 0) + 1
         codes = tokens.add("clap", num_windows, self.streams[0].num_codebooks)
         for index in range(num_windows):
-            crop = waveform[index * stride : index * stride + window]
-            batchers["clap"].add(crop, tokens.fill(codes, slice(index, index + 1), slice(0, 1)))
+            samples = waveform[index * stride : index * stride + window]
+            batchers["clap"].add(samples, tokens.fill(codes, slice(index, index + 1), slice(0, 1)))
 
-        for name, rate, stream in (
-            ("semantic", self.semantic_rate, self.streams[1]),
-            ("acoustic", self.codec_rate, self.streams[2]),
+        for name, rate, stream, num_codebooks in (
+            ("semantic", self.semantic_rate, self.streams[1], 1),
+            ("acoustic", self.codec_rate, self.streams[2], self.num_coarse + self.num_fine),
         ):
-            frame_rate = stream.frame_rate
+            waveform, frame_rate = audio.waveforms[rate], to_fraction(stream.frame_rate or 0)
             hop = round(rate / frame_rate)
-            edge = stream.num_edge_frames
-            waveform = audio.waveforms[rate]
-            grid = 1 / to_fraction(frame_rate)
-            crop_frames, overlap = (
-                int(round_down(length, grid) / grid) for length in (self.settings.crop_in_s, self.settings.overlap_in_s)
-            )
-            num_frames = len(waveform) // hop
-            num_codebooks = 1 if name == "semantic" else self.num_coarse + self.num_fine
+            num_frames, edge = len(waveform) // hop, stream.num_edge_frames
             codes = tokens.add(name, num_frames - edge, num_codebooks)
+            crop_frames, overlap = (
+                int(round_down(length, 1 / frame_rate) * frame_rate)
+                for length in (self.settings.crop_in_s, self.settings.overlap_in_s)
+            )
             for crop in overlapping_crops(num_frames, crop_frames, overlap, edge):
                 samples = waveform[crop.start * hop : crop.stop * hop]
                 batchers[name].add(samples, tokens.fill(codes, slice(crop.first, crop.last), crop.kept))
