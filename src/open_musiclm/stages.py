@@ -89,6 +89,8 @@ class MusicLMStageModel(PreTrainedModel, StageGenerationMixin):
     _supports_attention_backend = True
     _can_compile_fullgraph = True
     supports_gradient_checkpointing = True
+    # the loss is a mean over this batch's tokens: the Trainer itself divides it by the accumulation steps
+    accepts_loss_kwargs = False
 
     def __init__(self, config: MusicLMStageConfig):
         super().__init__(config)

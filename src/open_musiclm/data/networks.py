@@ -18,6 +18,7 @@ STAGE_CONFIGS = {
     "fine_model": MusicLMFineConfig,
 }
 STAGES = tuple(STAGE_CONFIGS)
+NETWORKS = ("clap", "clap_processor", "clap_quantizer", "semantic_encoder", "semantic_quantizer", "codec")
 
 
 def pipeline_folder(pipeline: str | os.PathLike, revision: str | None = None, stages: bool = False) -> Path:
@@ -40,11 +41,13 @@ def load_networks(
     codebooks: str | os.PathLike | None = None,
     device: str = "cpu",
     revision: str | None = None,
+    only: tuple[str, ...] = NETWORKS,
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """The components that make tokens, on the device, and the stages' configs, both by component name.
 
     Args:
         codebooks: a folder with `clap_quantizer` and `semantic_quantizer`, used in place of the pipeline's.
+        only: load these; the others are `None`.
     """
     import transformers
 
@@ -55,7 +58,7 @@ def load_networks(
 
     def component(name: str) -> Any:
         library, class_name = index.get(name) or (None, None)
-        if class_name is None:
+        if class_name is None or name not in only:
             return None
         module = quantizers if library == "open_musiclm" else transformers
         return getattr(module, class_name).from_pretrained(folder / name)

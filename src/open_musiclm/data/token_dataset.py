@@ -40,7 +40,7 @@ class TokenDataset(torch.utils.data.Dataset):
         table: Any,
         record: TokenRecord,
         crops_per_file: int = CROPS_PER_FILE,
-        indices: Sequence[int] | None = None,
+        indices: Sequence[int] | np.ndarray | None = None,
     ):
         if crops_per_file < 1:
             raise ValueError(f"`crops_per_file` must be at least 1, got {crops_per_file}.")
