@@ -330,3 +330,36 @@ def test_attention_can_be_switched():
     torch.testing.assert_close(*outputs, atol=1e-5, rtol=1e-4)
     with pytest.raises((ValueError, ImportError)):
         model.set_attn_implementation("flash_attention_2")
+
+
+def test_gradient_accumulation_of_the_trainer_averages(tmp_path):
+    """One step on 4 samples is one step on 2 · 2 (a Trainer that hands the averaging to the model would sum)."""
+    from transformers import Trainer, TrainingArguments
+
+    torch.manual_seed(0)
+    inputs = random_inputs(tiny_stage("semantic"), batch=4)
+    rows = [
+        {name: ids[i] for name, ids in inputs.items()} | {"labels": inputs["semantic_token_ids"][i]} for i in range(4)
+    ]
+    weights = []
+    for batch_size, accumulation in ((4, 1), (2, 2)):
+        model = tiny_stage("semantic", hidden_dropout=0.0, forgetful_mask_prob=0.0)
+        arguments = TrainingArguments(
+            output_dir=str(tmp_path / str(accumulation)),
+            max_steps=1,
+            per_device_train_batch_size=batch_size,
+            gradient_accumulation_steps=accumulation,
+            optim="sgd",
+            learning_rate=0.1,
+            max_grad_norm=0.0,
+            report_to="none",
+            save_strategy="no",
+            use_cpu=True,
+            disable_tqdm=True,
+        )
+        Trainer(model, arguments, train_dataset=rows).train()
+        weights.append(model.state_dict())
+    start = tiny_stage("semantic").state_dict()
+    for name, one in weights[0].items():
+        torch.testing.assert_close(one, weights[1][name], msg=name)
+    assert any((one != start[name]).any() for name, one in weights[0].items())

@@ -33,7 +33,24 @@ from open_musiclm import (
 from open_musiclm.compatibility import acoustic_stream, clap_stream, semantic_stream
 from open_musiclm.tokenization import clap_text_embeddings
 
-WORDS = ["a", "calm", "fast", "piano", "guitar", "melody", "in", "minor", "major", "key", "drums", "slow", "bright", "song", "loud", "strings"]
+WORDS = [
+    "a",
+    "calm",
+    "fast",
+    "piano",
+    "guitar",
+    "melody",
+    "in",
+    "minor",
+    "major",
+    "key",
+    "drums",
+    "slow",
+    "bright",
+    "song",
+    "loud",
+    "strings",
+]
 SIZES = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "head_dim": 16}
 STAGE_CLASSES = {
     "semantic": (MusicLMSemanticConfig, MusicLMSemanticModel),

@@ -87,9 +87,8 @@ class MusicLMStageModel(PreTrainedModel, StageGenerationMixin):
     _skip_keys_device_placement: ClassVar[list[str]] = ["past_key_values"]
     _supports_sdpa = True
     _supports_attention_backend = True
-    _can_compile_fullgraph = True
     supports_gradient_checkpointing = True
-    # the loss is a mean over this batch's tokens: the Trainer itself divides it by the accumulation steps
+    # the loss is a mean over the batch's tokens, as published: the Trainer divides it by its accumulation steps itself
     accepts_loss_kwargs = False
 
     def __init__(self, config: MusicLMStageConfig):
@@ -273,7 +272,6 @@ class MusicLMStageModel(PreTrainedModel, StageGenerationMixin):
             "fine_token_ids": fine_token_ids,
         }
         given.update({name: kwargs.pop(name) for name in list(kwargs) if name.endswith("_token_ids")})
-        kwargs.pop("num_items_in_batch", None)  # the loss is a mean over the batch's tokens, as published
 
         if use_cache is None:
             use_cache = self.config.use_cache and not self.training and labels is None
