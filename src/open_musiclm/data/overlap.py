@@ -41,14 +41,14 @@ def overlapping_crops(num_frames: int, crop: int, overlap: int, num_edge_frames:
     Args:
         num_frames: whole frames of the file.
         crop: frames of a crop; a shorter file is one crop.
-        overlap: frames that two neighbours share at least.
+        overlap: frames that two neighbours share at least; no fewer than the encoder loses.
         num_edge_frames: frames that the encoder loses at a crop's end (`crop` in, `crop - num_edge_frames` out).
 
     Returns:
         Crops whose kept frames join to 0 … `num_frames - num_edge_frames - 1`.
     """
-    if not 0 <= overlap < crop - num_edge_frames:
-        raise ValueError(f"The overlap must lie in [0, {crop - num_edge_frames}), got {overlap} frames.")
+    if not num_edge_frames <= overlap < crop:
+        raise ValueError(f"The overlap must lie in [{num_edge_frames}, {crop}), got {overlap} frames.")
     if num_frames <= num_edge_frames:
         raise ValueError(f"{num_frames} frames are too few: the encoder loses {num_edge_frames} of them.")
     windows = plan_windows(Fraction(num_frames), Fraction(crop), Fraction(crop - overlap), Fraction(1))

@@ -204,7 +204,7 @@ class MusicTokenizer:
                 int(round_down(length, 1 / frame_rate) * frame_rate)
                 for length in (self.settings.crop_in_s, self.settings.overlap_in_s)
             )
-            for crop in overlapping_crops(num_frames, crop_frames, overlap, edge):
+            for crop in overlapping_crops(num_frames, crop_frames, max(overlap, edge), edge):
                 samples = waveform[crop.start * hop : crop.stop * hop]
                 batchers[name].add(samples, tokens.fill(codes, slice(crop.first, crop.last), crop.kept))
         return tokens
