@@ -28,3 +28,15 @@ def token_folder(tmp_path_factory, pipeline_folder, music_folder):
     command = ["tokenize", str(music_folder), "--model", str(pipeline_folder), "--output", str(output)]
     assert main([*command, "--files-per-shard", "4", "--device", "cpu"]) == 0
     return output
+
+
+@pytest.fixture(scope="session", autouse=True)
+def no_waiting_for_threads():
+    """`datasets` waits five seconds for pyarrow's threads after each pass over a stream."""
+    from datasets.packaged_modules.parquet.parquet import Parquet
+
+    before = getattr(Parquet, "SLEEP_ON_THREADS_SHUTDOWNS", None)
+    Parquet.SLEEP_ON_THREADS_SHUTDOWNS = False
+    yield
+    if before is not None:
+        Parquet.SLEEP_ON_THREADS_SHUTDOWNS = before
