@@ -53,9 +53,7 @@ def music_pipeline(seed: int = 0) -> MusicLMPipeline:
     codec, encoder = tiny_codec(), tiny_semantic_encoder()
     sounds = [notes(100 + index, 10, 16000) for index in range(4)]
     windows = np.stack([sound[start : start + 40000 : 2] for sound in sounds for start in range(0, 120000, 20000)])
-    clap_quantizer.codebooks.copy_(
-        spread_codebooks(clap_audio_embeddings(clap, processor, windows), 3, 16, seed)
-    )
+    clap_quantizer.codebooks.copy_(spread_codebooks(clap_audio_embeddings(clap, processor, windows), 3, 16, seed))
     features = semantic_features(encoder, semantic_quantizer.config, torch.from_numpy(np.stack(sounds)))
     semantic_quantizer.codebook.copy_(
         spread_codebooks(semantic_quantizer.normalize(features).flatten(0, 1), 1, 20, seed)[0]
@@ -71,7 +69,11 @@ def music_pipeline(seed: int = 0) -> MusicLMPipeline:
         "coarse": acoustic_stream(codec, "coarse", 0, 2).to_dict(),
         "fine": acoustic_stream(codec, "fine", 2, 3).to_dict(),
     }
-    names = {"semantic": ("clap", "semantic"), "coarse": ("clap", "semantic", "coarse"), "fine": ("clap", "coarse", "fine")}
+    names = {
+        "semantic": ("clap", "semantic"),
+        "coarse": ("clap", "semantic", "coarse"),
+        "fine": ("clap", "coarse", "fine"),
+    }
     return MusicLMPipeline(
         clap=clap,
         clap_processor=processor,

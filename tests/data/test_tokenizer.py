@@ -41,7 +41,9 @@ def test_a_file_of_one_crop_has_the_tokens_of_its_parts(tokenizer):
         networks["semantic_quantizer"].config,
         torch.from_numpy(audio.waveforms[16000])[None],
     )
-    assert np.array_equal(tokens["semantic_token_ids"][:, 0], networks["semantic_quantizer"].encode(semantic)[0].numpy())
+    assert np.array_equal(
+        tokens["semantic_token_ids"][:, 0], networks["semantic_quantizer"].encode(semantic)[0].numpy()
+    )
     codes = acoustic_codes(networks["codec"], torch.from_numpy(audio.waveforms[8000])[None, None], 5)[0].numpy()
     assert np.array_equal(np.concatenate([tokens["coarse_token_ids"], tokens["fine_token_ids"]], axis=1), codes)
     assert len({tuple(frame) for frame in codes}) > 20  # the tokens do say something
@@ -55,7 +57,9 @@ def test_clap_tokens_are_those_of_ten_seconds_from_each_second(tokenizer):
     for second in range(3):
         window = audio.waveforms[8000][8000 * second : 8000 * (second + 10)]
         embedding = clap_audio_embeddings(networks["clap"], networks["clap_processor"], window[None])
-        assert np.array_equal(tokens["clap_token_ids"][second], networks["clap_quantizer"].encode(embedding)[0].numpy())
+        assert np.array_equal(
+            tokens["clap_token_ids"][second], networks["clap_quantizer"].encode(embedding)[0].numpy()
+        )
 
 
 @pytest.mark.parametrize(("duration", "semantic", "acoustic"), [(1.0, 24, 50), (4.0, 99, 200), (13.37, 333, 668)])
@@ -68,7 +72,9 @@ def test_frames_are_those_of_the_rates(tokenizer, duration, semantic, acoustic):
 
 
 def test_batches_across_files_change_nothing_but_rounding(tokenizer, pipeline_folder):
-    files = [(index, decoded(index, duration, tokenizer)) for index, duration in enumerate([4.0, 12.0, 2.0, 12.0, 9.1])]
+    files = [
+        (index, decoded(index, duration, tokenizer)) for index, duration in enumerate([4.0, 12.0, 2.0, 12.0, 9.1])
+    ]
     together = dict(tokenizer.tokenize(iter(files)))
     alone = MusicTokenizer.from_pretrained(pipeline_folder, batch_size=1)
     assert list(together) == [0, 1, 2, 3, 4]

@@ -53,9 +53,11 @@ def train_stage(plan: TrainingPlan) -> dict[str, Any]:
     if plan.lora_rank is not None:
         with seeded(plan.seed):
             stage = add_lora(stage, plan.lora_rank)
+    prompts = prompt_callback(plan, pipeline_folder, args) if plan.prompts else None
+    # from here on random numbers are drawn from the plan's seed: nothing else may draw between this and the first step
     trainer = make_trainer(plan, args, stage, train_tokens, evaluation_tokens, record)
-    if plan.prompts:
-        trainer.add_callback(prompt_callback(plan, pipeline_folder, args))
+    if prompts is not None:
+        trainer.add_callback(prompts)
     checkpoint = last_complete_checkpoint(plan.folder, args.world_size)
     if checkpoint is not None and args.process_index == 0:
         print(f"going on from {checkpoint.name}")
