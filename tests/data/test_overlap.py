@@ -1,3 +1,5 @@
+import itertools
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -15,7 +17,7 @@ def plans(draw):
 
 @given(plans())
 def test_kept_frames_join_to_the_whole_file(plan):
-    num_frames, crop, overlap, edge = plan
+    num_frames, crop, _overlap, edge = plan
     crops = overlapping_crops(*plan)
     kept = [frame for each in crops for frame in range(each.first, each.last)]
     assert kept == list(range(num_frames - edge))
@@ -32,14 +34,14 @@ def test_a_frame_is_taken_where_it_is_farthest_from_an_edge(plan):
     def depth(crop, frame):
         return min(frame - crop.start, crop.stop - edge - 1 - frame)
 
-    for chosen, other in [*zip(crops, crops[1:], strict=False), *zip(crops[1:], crops, strict=False)]:
+    for chosen, other in [*itertools.pairwise(crops), *zip(crops[1:], crops, strict=False)]:
         for frame in range(chosen.first, chosen.last):
             assert depth(chosen, frame) >= depth(other, frame) - 1  # a tie may go either way by rounding
 
 
 def test_neighbours_share_at_least_the_overlap():
     crops = overlapping_crops(1000, 100, 20)
-    assert all(a.stop - b.start >= 20 for a, b in zip(crops, crops[1:], strict=False))
+    assert all(a.stop - b.start >= 20 for a, b in itertools.pairwise(crops))
     assert len(crops) == 13  # ceil((1000 - 100) / 80) + 1
 
 
