@@ -1,0 +1,260 @@
+"""Configurations of the stages and of the quantizers."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+from huggingface_hub.dataclasses import strict
+from transformers import AutoConfig, PreTrainedConfig
+
+from .streams import TokenStream
+
+POSITION_BIAS_TYPES = ("continuous", "t5", "none")
+
+
+def _clap_stream(num_codebooks: int = 12) -> dict:
+    return TokenStream("clap", codebook_size=1024, num_codebooks=num_codebooks).to_dict()
+
+
+def _semantic_stream() -> dict:
+    return TokenStream("semantic", codebook_size=1024, frame_rate=50.0, num_edge_frames=1).to_dict()
+
+
+def _acoustic_stream(name: str, num_codebooks: int) -> dict:
+    return TokenStream(name, codebook_size=1024, num_codebooks=num_codebooks, frame_rate=75.0).to_dict()
+
+
+@strict
+class MusicLMStageConfig(PreTrainedConfig):
+    r"""
+    What the three stages share. Use one of its subclasses, which differ in their defaults only.
+
+    Args:
+        streams (`list[dict]`): the token streams in order, the last one predicted; each holds the fields of
+            [`TokenStream`]. A stage with other streams (a melody, a genre) is another list, and no other code.
+        hidden_size (`int`, defaults to 1024): width of the decoder.
+        num_hidden_layers (`int`, defaults to 24): number of layers.
+        num_attention_heads (`int`, defaults to 16): query heads; there is one key and one value head.
+        head_dim (`int`, defaults to 64): size of a head, whatever `hidden_size` is.
+        intermediate_size (`int`, *optional*): inner size of the feed-forward; by default `int(8 · hidden_size / 3)`
+            with the convolution and `4 · hidden_size` without.
+        use_conv_feed_forward (`bool`, defaults to `True`): a causal depthwise convolution inside the feed-forward.
+        conv_kernel_size (`int`, defaults to 3): its kernel.
+        position_bias_type (`str`, defaults to `"continuous"`): `"continuous"` (an MLP of the distance), `"t5"`
+            (buckets of the distance) or `"none"`.
+        relative_attention_num_buckets (`int`, defaults to 32), relative_attention_max_distance (`int`, defaults to
+            128): of the `"t5"` bias.
+        max_position_embeddings (`int`, *optional*): rows of each stream's table of learned absolute positions; `None`
+            for no such tables.
+        non_causal_prefix_size (`int`, defaults to 0): the first so many positions see one another both ways.
+        gradient_shrink (`float`, defaults to 0.1): scale of the gradient that reaches the embeddings.
+        forgetful_mask_prob (`float`, defaults to 0.15): share of key positions hidden at random in training.
+        attention_dropout (`float`, defaults to 0.0), hidden_dropout (`float`, defaults to 0.1): dropout on the
+            attention weights and its output, and inside the feed-forward.
+        layer_norm_eps (`float`, defaults to 1e-5): of every layer norm.
+        loss_weights (`list[float]`, *optional*): weight of each stream in the loss; by default the last one's alone.
+        window_in_s (`float`): length of the audio that one sequence of this stage describes.
+        window_stride_in_s (`float`): how far the next window starts behind one; the rest is carried over.
+    """
+
+    model_type = "open_musiclm_stage"
+    keys_to_ignore_at_inference: ClassVar[list[str]] = ["past_key_values"]
+
+    streams: list | None = None
+    hidden_size: int = 1024
+    num_hidden_layers: int = 24
+    num_attention_heads: int = 16
+    head_dim: int = 64
+    intermediate_size: int | None = None
+    use_conv_feed_forward: bool = True
+    conv_kernel_size: int = 3
+    position_bias_type: str = "continuous"
+    relative_attention_num_buckets: int = 32
+    relative_attention_max_distance: int = 128
+    max_position_embeddings: int | None = None
+    non_causal_prefix_size: int = 0
+    gradient_shrink: float = 0.1
+    forgetful_mask_prob: float = 0.15
+    attention_dropout: float | int = 0.0
+    hidden_dropout: float | int = 0.1
+    layer_norm_eps: float = 1e-5
+    loss_weights: list | None = None
+    window_in_s: float | int = 10.0
+    window_stride_in_s: float | int = 5.0
+    use_cache: bool = True
+
+    def __post_init__(self, **kwargs):
+        if self.streams is None:
+            self.streams = self._default_streams()
+        self.streams = [
+            (stream if isinstance(stream, TokenStream) else TokenStream(**stream)).to_dict() for stream in self.streams
+        ]
+        if self.intermediate_size is None:
+            self.intermediate_size = 8 * self.hidden_size // 3 if self.use_conv_feed_forward else 4 * self.hidden_size
+        super().__post_init__(**kwargs)
+
+    def validate_architecture(self):
+        """Part of `@strict`-powered validation."""
+        names = [stream["name"] for stream in self.streams or []]
+        if not names:
+            raise ValueError(
+                f"{type(self).__name__} needs `streams`: a list of token streams, the last one predicted."
+            )
+        if len(set(names)) != len(names):
+            raise ValueError(f"Streams must have different names, got {names}.")
+        if self.position_bias_type not in POSITION_BIAS_TYPES:
+            raise ValueError(
+                f"`position_bias_type` must be one of {POSITION_BIAS_TYPES}, got {self.position_bias_type!r}."
+            )
+        if self.loss_weights is not None and len(self.loss_weights) != len(names):
+            raise ValueError(f"`loss_weights` needs one weight for each of the {len(names)} streams {names}.")
+        if not 0 < self.window_stride_in_s <= self.window_in_s:
+            raise ValueError(
+                f"`window_stride_in_s` must lie in (0, window_in_s], got {self.window_stride_in_s} of "
+                f"{self.window_in_s}."
+            )
+
+    @classmethod
+    def _default_streams(cls) -> list[dict]:
+        return []
+
+    @classmethod
+    def from_preset(cls, preset: str, **overrides: Any):
+        """A published size: `"small"`, `"large"` (open-musiclm) or `"paper"` (MusicLM, section 4 and appendix)."""
+        presets = {"small": SMALL, "large": LARGE, "paper": LARGE | cls._paper_preset()}
+        if preset not in presets:
+            raise ValueError(f"Unknown preset {preset!r}; there are {sorted(presets)}.")
+        return cls(**{**presets[preset], **overrides})
+
+    @classmethod
+    def _paper_preset(cls) -> dict:
+        return {}
+
+    @property
+    def token_streams(self) -> list[TokenStream]:
+        """The streams in order, the predicted one last."""
+        return [TokenStream(**stream) for stream in self.streams]
+
+    @property
+    def predicted_stream(self) -> TokenStream:
+        return TokenStream(**self.streams[-1])
+
+    @property
+    def num_key_value_heads(self) -> int:
+        """Multi-query attention: one key and one value head."""
+        return 1
+
+    @property
+    def layer_types(self) -> list[str]:
+        """What a cache holds for each layer: keys and values, and with the convolution its last inputs."""
+        return ["hybrid" if self.use_conv_feed_forward else "full_attention"] * self.num_hidden_layers
+
+
+SMALL = {"num_hidden_layers": 6, "num_attention_heads": 8}
+LARGE = {"num_hidden_layers": 24, "num_attention_heads": 16}
+
+
+class MusicLMSemanticConfig(MusicLMStageConfig):
+    """CLAP tokens → semantic tokens, windows of 10 s (12 + 499 tokens). See [`MusicLMStageConfig`]."""
+
+    model_type = "open_musiclm_semantic"
+
+    @classmethod
+    def _default_streams(cls) -> list[dict]:
+        return [_clap_stream(), _semantic_stream()]
+
+    @classmethod
+    def _paper_preset(cls) -> dict:
+        return {"intermediate_size": 4096, "window_in_s": 30.0, "window_stride_in_s": 15.0}
+
+
+class MusicLMCoarseConfig(MusicLMStageConfig):
+    """CLAP and semantic tokens → coarse acoustic tokens, windows of 4 s (12 + 199 + 3 · 300 tokens)."""
+
+    model_type = "open_musiclm_coarse"
+
+    window_in_s: float | int = 4.0
+    window_stride_in_s: float | int = 2.0
+
+    @classmethod
+    def _default_streams(cls) -> list[dict]:
+        return [_clap_stream(), _semantic_stream(), _acoustic_stream("coarse", 3)]
+
+    @classmethod
+    def _paper_preset(cls) -> dict:
+        streams = [_clap_stream(), _semantic_stream(), _acoustic_stream("coarse", 4)]
+        return {"intermediate_size": 4096, "window_in_s": 10.0, "window_stride_in_s": 5.0, "streams": streams}
+
+
+class MusicLMFineConfig(MusicLMStageConfig):
+    """CLAP and coarse tokens → fine acoustic tokens, windows of 2 s side by side (12 + 3 · 150 + 5 · 150 tokens)."""
+
+    model_type = "open_musiclm_fine"
+
+    window_in_s: float | int = 2.0
+    window_stride_in_s: float | int = 2.0
+
+    @classmethod
+    def _default_streams(cls) -> list[dict]:
+        return [_clap_stream(), _acoustic_stream("coarse", 3), _acoustic_stream("fine", 5)]
+
+    @classmethod
+    def _paper_preset(cls) -> dict:
+        streams = [_clap_stream(), _acoustic_stream("coarse", 4), _acoustic_stream("fine", 8)]
+        return {"intermediate_size": 4096, "window_in_s": 3.0, "window_stride_in_s": 3.0, "streams": streams}
+
+
+@strict
+class ClapQuantizerConfig(PreTrainedConfig):
+    """
+    Residual quantizer of a CLAP embedding.
+
+    Args:
+        codebook_size (`int`, defaults to 1024): entries of each codebook.
+        num_quantizers (`int`, defaults to 12): residual steps, so tokens an embedding.
+        embedding_dim (`int`, defaults to 512): size of the CLAP embedding.
+        window_in_s (`float`, defaults to 10.0): length of the audio that one embedding describes.
+    """
+
+    model_type = "open_musiclm_clap_quantizer"
+
+    codebook_size: int = 1024
+    num_quantizers: int = 12
+    embedding_dim: int = 512
+    window_in_s: float | int = 10.0
+
+
+@strict
+class SemanticQuantizerConfig(PreTrainedConfig):
+    """
+    k-means over the features of one layer of a speech or music encoder.
+
+    Args:
+        codebook_size (`int`, defaults to 1024): number of centroids.
+        feature_dim (`int`, defaults to 768): size of a feature vector.
+        layer (`int`, defaults to 7): index into the encoder's `hidden_states`.
+        normalize (`bool`, defaults to `True`): bring each vector to zero mean and unit variance over its features.
+        frame_rate (`float`, defaults to 50.0): features a second.
+        sampling_rate (`int`, defaults to 16000): of the audio that the encoder reads, in Hz.
+        num_edge_frames (`int`, defaults to 1): frames that the encoder loses at the end of a crop.
+    """
+
+    model_type = "open_musiclm_semantic_quantizer"
+
+    codebook_size: int = 1024
+    feature_dim: int = 768
+    layer: int = 7
+    normalize: bool = True
+    frame_rate: float | int = 50.0
+    sampling_rate: int = 16_000
+    num_edge_frames: int = 1
+
+
+for _config in (
+    MusicLMSemanticConfig,
+    MusicLMCoarseConfig,
+    MusicLMFineConfig,
+    ClapQuantizerConfig,
+    SemanticQuantizerConfig,
+):
+    AutoConfig.register(_config.model_type, _config, exist_ok=True)

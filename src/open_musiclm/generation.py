@@ -1,0 +1,149 @@
+"""How a stage is asked for tokens: `generate`.
+
+    conditioning streams (+ a beginning of the predicted one) ─ prefill ─→ logits ─ sample ─→ token
+                                                     decode_one_token ←──────────────────────┘
+
+Every token has the same frame and codebook whatever is drawn, so there is no stopping: the number of steps is known.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+from transformers import GenerationConfig, GenerationMixin, LogitsProcessorList
+
+from .sampling import GumbelNoise, resolve_generators, sample_tokens
+from .streams import check_token_range, flatten_tokens, unflatten_tokens
+
+
+class PlainDecoder:
+    """Tokens one at a time through the model's own `forward`, with a growing cache or with none."""
+
+    def __init__(self, model, streams: dict[str, torch.Tensor], mask_condition_eos: bool, use_cache: bool):
+        self.model = model
+        self.streams = streams
+        self.argument = model.predicted_stream.argument
+        self.options = {"mask_condition_eos": mask_condition_eos, "use_cache": use_cache}
+        self.cache = None
+
+    def prefill(self, token_ids: torch.Tensor) -> torch.Tensor:
+        """The conditioning and the predicted stream's beginning (batch, tokens) → next logits (batch, vocabulary)."""
+        outputs = self.model(**self.streams, **{self.argument: token_ids}, **self.options)
+        self.cache = outputs.past_key_values
+        return outputs.logits[:, -1]
+
+    def decode_one_token(self, token_ids: torch.Tensor) -> torch.Tensor:
+        """All predicted tokens so far (batch, tokens), the last one new → next logits (batch, vocabulary)."""
+        if self.cache is None:
+            return self.prefill(token_ids)
+        outputs = self.model(**{self.argument: token_ids[:, -1:]}, past_key_values=self.cache, use_cache=True)
+        return outputs.logits[:, -1]
+
+
+class StageGenerationMixin(GenerationMixin):
+    """`generate` of a stage."""
+
+    @torch.no_grad()
+    def generate(
+        self,
+        num_frames: int,
+        generator: torch.Generator | Sequence[torch.Generator] | None = None,
+        generation_config: GenerationConfig | None = None,
+        logits_processor: LogitsProcessorList | None = None,
+        on_token: Callable[[int], None] | None = None,
+        **kwargs,
+    ) -> torch.Tensor:
+        """Continue the predicted stream, given the conditioning streams.
+
+        Args:
+            num_frames: frames of the predicted stream to return, a given beginning counted in.
+            generator: one `torch.Generator`, or one for each sample; a sample's tokens depend on its own only. `None`
+                draws from the system's entropy. The global random state is neither read nor set.
+            generation_config: sampling settings; by default those saved beside the weights. Its
+                `mask_condition_eos` hides the conditioning streams' EOS as in training.
+            logits_processor: further processors, given the predicted ids so far (batch, tokens), flat, and the scores.
+            on_token: called after each step with the number of steps done (for a progress bar).
+            kwargs: the conditioning streams as `{name}_token_ids`; the predicted stream under its own name for a
+                beginning to keep; and settings that override the generation config (`temperature=0.8`, `top_k=50`,
+                `do_sample=False`, `use_cache=False`, …).
+
+        Returns:
+            (batch, num_frames) ids for one codebook, else (batch, num_frames, num_codebooks).
+
+        Raises:
+            ValueError: streams missing, unknown or out of range; a beginning longer than `num_frames`, or of broken
+                frames; generators that do not match the batch.
+        """
+        stream = self.predicted_stream
+        streams = {name: kwargs.pop(name) for name in list(kwargs) if name.endswith("_token_ids")}
+        streams = {name: token_ids for name, token_ids in streams.items() if token_ids is not None}
+        settings, unknown = self._prepare_generation_config(generation_config, **kwargs)
+        if unknown:
+            raise ValueError(f"`generate` does not know the setting {next(iter(unknown))!r}.")
+        given = self._check_streams(streams, num_frames)
+        batch_size = given.shape[0]
+        generators = resolve_generators(generator, batch_size)
+
+        num_given = given.shape[1]
+        num_tokens = num_frames * stream.num_codebooks
+        if num_given == num_tokens:
+            return unflatten_tokens(given, stream)
+        processors = self._get_logits_processor(
+            settings,
+            input_ids_seq_length=num_given,
+            logits_processor=logits_processor if logits_processor is not None else LogitsProcessorList(),
+            device=self.device,
+        )
+        noise = iter(GumbelNoise(generators, stream.codebook_size + 1, self.device)) if settings.do_sample else None
+        decoder = PlainDecoder(self, streams, settings.mask_condition_eos, use_cache=settings.use_cache is not False)
+
+        token_ids = given.new_empty(batch_size, num_tokens)
+        token_ids[:, :num_given] = given
+        for index in range(num_given, num_tokens):
+            so_far = token_ids[:, :index]
+            logits = decoder.prefill(so_far) if index == num_given else decoder.decode_one_token(so_far)
+            scores = logits.float()
+            scores[:, stream.eos_id] = -torch.inf  # a stream's length is what was asked for
+            scores = processors(so_far, scores)
+            token_ids[:, index] = sample_tokens(scores, next(noise) if noise is not None else None)
+            if on_token is not None:
+                on_token(index - num_given + 1)
+        return unflatten_tokens(token_ids, stream)
+
+    def _check_streams(self, streams: dict[str, torch.Tensor], num_frames: int) -> torch.Tensor:
+        """Refuse what cannot be generated from; returns the predicted stream's beginning (batch, tokens)."""
+        stream = self.predicted_stream
+        if isinstance(num_frames, bool) or not isinstance(num_frames, int) or num_frames < 1:
+            raise ValueError(f"`num_frames` must be a positive integer, got {num_frames!r}.")
+        arguments = {s.argument: s for s in self.streams}
+        for name in streams:
+            if name not in arguments:
+                raise ValueError(f"{type(self).__name__} has no {name!r}; it takes {', '.join(arguments)}.")
+        flat = {}
+        for name, each in arguments.items():
+            if name in streams:
+                flat[name] = flatten_tokens(streams[name], each).to(self.device)
+                check_token_range(flat[name], each)
+                if not len(flat[name]):
+                    raise ValueError(f"`{name}` is an empty batch.")
+            elif each is not self.streams[-1]:
+                raise ValueError(f"{type(self).__name__} needs `{name}`; it takes {', '.join(arguments)}.")
+        first = next(iter(flat.values()))
+        given = flat.get(stream.argument)
+        if given is None:
+            given = first.new_empty(len(first), 0)
+        if given.shape[1] % stream.num_codebooks:
+            raise ValueError(
+                f"`{stream.argument}` has {given.shape[1]} tokens a sample: a beginning must be whole frames of "
+                f"{stream.num_codebooks}."
+            )
+        if given.shape[1] > num_frames * stream.num_codebooks:
+            raise ValueError(
+                f"`{stream.argument}` already has {given.shape[1] // stream.num_codebooks} frames; `num_frames` "
+                f"({num_frames}) counts them in."
+            )
+        if (given < 0).any():
+            raise ValueError(f"`{stream.argument}`: the beginning of the predicted stream cannot hold padding.")
+        streams.pop(stream.argument, None)
+        return given

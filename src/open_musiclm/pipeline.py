@@ -1,0 +1,295 @@
+"""`MusicLMPipeline`: text in, music out.
+
+    prompt ── encode_prompt ──→ CLAP tokens                     (batch, 12)
+           ── generate_semantic_tokens ──→ semantic tokens      (batch, 50 · seconds)
+           ── generate_coarse_tokens ──→ coarse tokens          (batch, 75 · seconds, 3)
+           ── generate_fine_tokens ──→ fine tokens              (batch, 75 · seconds, 5)
+           ── decode_tokens ──→ waveform                        (batch, channels, 24000 · seconds)
+
+Each step is a method, and is skipped by passing its result to the call.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from contextlib import contextmanager
+from fractions import Fraction
+from typing import ClassVar
+
+import torch
+from diffusers import AudioPipelineOutput, DiffusionPipeline
+from diffusers.pipelines import pipeline_loading_utils
+
+from .compatibility import check_components
+from .long_generation import count_steps, generate_piece
+from .sampling import resolve_generators, spawn_generators
+from .stages import MusicLMStageModel
+from .tokenization import acoustic_waveform, clap_text_embeddings
+from .windows import round_up, time_grid, to_fraction
+
+# Components of this package are written into model_index.json as ["open_musiclm", class]: the package's top level is
+# what published pipelines refer to, wherever its classes live inside.
+pipeline_loading_utils.LOADABLE_CLASSES["open_musiclm"] = {"PreTrainedModel": ["save_pretrained", "from_pretrained"]}
+
+#: longest piece asked for by mistake, in seconds: a day
+MAX_LENGTH_IN_S = 86_400.0
+
+
+class MusicLMPipeline(DiffusionPipeline):
+    """
+    Text to music in three stages (MusicLM, Agostinelli et al. 2023, section 3).
+
+    Args:
+        clap ([`~transformers.ClapModel`]): joint embedding of text and music.
+        clap_processor ([`~transformers.ClapProcessor`]): its tokenizer and feature extractor.
+        clap_quantizer ([`ClapQuantizer`]): CLAP embedding → CLAP tokens.
+        semantic_model ([`MusicLMSemanticModel`]), coarse_model ([`MusicLMCoarseModel`]), fine_model
+            ([`MusicLMFineModel`]): the three stages.
+        codec ([`~transformers.EncodecModel`]): its decoder turns coarse and fine tokens into a waveform.
+        semantic_encoder ([`~transformers.HubertModel`] or its like, *optional*), semantic_quantizer
+            ([`SemanticQuantizer`], *optional*): audio → semantic tokens; needed only where audio comes in.
+
+    Raises:
+        ValueError: components whose sizes, frame rates or codebook fingerprints do not belong together.
+    """
+
+    model_cpu_offload_seq = "clap->semantic_model->coarse_model->fine_model->codec"
+    _optional_components: ClassVar[list[str]] = ["semantic_encoder", "semantic_quantizer"]
+
+    def __init__(
+        self,
+        clap,
+        clap_processor,
+        clap_quantizer,
+        semantic_model,
+        coarse_model,
+        fine_model,
+        codec,
+        semantic_encoder=None,
+        semantic_quantizer=None,
+    ):
+        super().__init__()
+        components = {
+            "clap": clap,
+            "clap_processor": clap_processor,
+            "clap_quantizer": clap_quantizer,
+            "semantic_model": semantic_model,
+            "coarse_model": coarse_model,
+            "fine_model": fine_model,
+            "codec": codec,
+            "semantic_encoder": semantic_encoder,
+            "semantic_quantizer": semantic_quantizer,
+        }
+        check_components(components)
+        self.register_modules(**components)
+
+    @property
+    def sampling_rate(self) -> int:
+        """Of the audio that comes out, in Hz."""
+        return self.codec.config.sampling_rate
+
+    @property
+    def time_grid(self) -> Fraction:
+        """Length in seconds of a whole number of frames of every stream: windows start and stop on multiples of it."""
+        stages = (self.semantic_model, self.coarse_model, self.fine_model)
+        return time_grid([s.frame_rate for stage in stages for s in stage.streams if s.frame_rate is not None])
+
+    # ------------------------------------------------------------------- steps
+
+    def encode_prompt(self, prompt: str | Sequence[str]) -> torch.Tensor:
+        """Texts → CLAP tokens (batch, num_quantizers)."""
+        prompts = self._check_prompt(prompt)
+        return self.clap_quantizer.encode(clap_text_embeddings(self.clap, self.clap_processor, prompts))
+
+    def generate_semantic_tokens(
+        self, clap_token_ids: torch.Tensor, audio_length_in_s: float, generator=None, on_token=None, **settings
+    ) -> torch.Tensor:
+        """CLAP tokens → semantic tokens (batch, frames): as long as the audio, and at least one coarse window."""
+        duration = self._semantic_duration(self._duration(audio_length_in_s))
+        return self._generate(
+            self.semantic_model, {"clap_token_ids": clap_token_ids}, duration, generator, on_token, settings
+        )
+
+    def generate_coarse_tokens(
+        self,
+        clap_token_ids: torch.Tensor,
+        semantic_token_ids: torch.Tensor,
+        audio_length_in_s: float,
+        generator=None,
+        on_token=None,
+        **settings,
+    ) -> torch.Tensor:
+        """CLAP and semantic tokens → coarse tokens (batch, frames, codebooks): at least one fine window."""
+        duration = self._coarse_duration(self._duration(audio_length_in_s))
+        conditions = {"clap_token_ids": clap_token_ids, "semantic_token_ids": semantic_token_ids}
+        return self._generate(self.coarse_model, conditions, duration, generator, on_token, settings)
+
+    def generate_fine_tokens(
+        self,
+        clap_token_ids: torch.Tensor,
+        coarse_token_ids: torch.Tensor,
+        audio_length_in_s: float,
+        generator=None,
+        on_token=None,
+        **settings,
+    ) -> torch.Tensor:
+        """CLAP and coarse tokens → fine tokens (batch, frames, codebooks)."""
+        conditions = {"clap_token_ids": clap_token_ids, "coarse_token_ids": coarse_token_ids}
+        duration = self._coarse_duration(self._duration(audio_length_in_s))
+        return self._generate(self.fine_model, conditions, duration, generator, on_token, settings)
+
+    @torch.no_grad()
+    def decode_tokens(
+        self, coarse_token_ids: torch.Tensor, fine_token_ids: torch.Tensor, audio_length_in_s: float | None = None
+    ) -> torch.Tensor:
+        """Coarse and fine tokens (batch, frames, codebooks) → waveform (batch, channels, samples) float32."""
+        codes = torch.cat([coarse_token_ids, fine_token_ids], dim=-1).to(self.codec.device)
+        waveform = acoustic_waveform(self.codec, codes).float()
+        if audio_length_in_s is not None:
+            waveform = waveform[..., : round(audio_length_in_s * self.sampling_rate)]
+        return waveform
+
+    # -------------------------------------------------------------------- call
+
+    @torch.no_grad()
+    def __call__(
+        self,
+        prompt: str | Sequence[str] | None = None,
+        audio_length_in_s: float = 10.0,
+        num_waveforms_per_prompt: int = 1,
+        generator: torch.Generator | Sequence[torch.Generator] | None = None,
+        clap_token_ids: torch.Tensor | None = None,
+        semantic_token_ids: torch.Tensor | None = None,
+        coarse_token_ids: torch.Tensor | None = None,
+        fine_token_ids: torch.Tensor | None = None,
+        semantic_settings: dict | None = None,
+        coarse_settings: dict | None = None,
+        fine_settings: dict | None = None,
+        output_type: str = "np",
+        return_dict: bool = True,
+    ) -> AudioPipelineOutput | tuple:
+        """Generate music.
+
+        Args:
+            prompt: one text or several.
+            audio_length_in_s: length of the audio; the result has exactly `round(length · sampling_rate)` samples.
+            num_waveforms_per_prompt: waveforms for each prompt.
+            generator: one `torch.Generator`, or one for each waveform. With one each, a waveform does not depend on
+                what else is in the batch.
+            clap_token_ids (batch, 12), semantic_token_ids (batch, frames), coarse_token_ids and fine_token_ids
+                (batch, frames, codebooks): results of earlier steps; the steps up to them are skipped.
+            semantic_settings, coarse_settings, fine_settings: for the stages' `generate` (`{"temperature": 0.8}`).
+            output_type: `"np"` or `"pt"`.
+            return_dict: return an `AudioPipelineOutput` rather than a tuple.
+
+        Returns:
+            `.audios` (batch, channels, samples), a float32 NumPy array or a tensor.
+
+        Raises:
+            ValueError: an empty prompt, a length that is not a positive number, tokens of a wrong shape or outside
+                their codebook, generators that do not match the batch.
+        """
+        duration = self._duration(audio_length_in_s)
+        if output_type not in ("np", "pt"):
+            raise ValueError(f"`output_type` must be 'np' or 'pt', got {output_type!r}.")
+        if isinstance(num_waveforms_per_prompt, bool) or num_waveforms_per_prompt < 1:
+            raise ValueError(f"`num_waveforms_per_prompt` must be at least 1, got {num_waveforms_per_prompt!r}.")
+
+        # 1. Prompt → CLAP tokens, one row for each waveform
+        if (prompt is None) == (clap_token_ids is None):
+            raise ValueError("Pass a `prompt` or `clap_token_ids`, one of the two.")
+        if clap_token_ids is None:
+            clap_token_ids = self.encode_prompt(prompt)
+        clap_token_ids = clap_token_ids.repeat_interleave(num_waveforms_per_prompt, dim=0)
+        batch_size = clap_token_ids.shape[0]
+        # each stage of each waveform draws from a generator of its own, so skipping a stage changes no other
+        own = spawn_generators(resolve_generators(generator, batch_size), 3)
+
+        with self._progress(batch_size, duration, semantic_token_ids, coarse_token_ids, fine_token_ids) as on_token:
+            # 2. CLAP → semantic tokens
+            if semantic_token_ids is None and coarse_token_ids is None:
+                semantic_token_ids = self.generate_semantic_tokens(
+                    clap_token_ids, audio_length_in_s, own[0::3], on_token, **(semantic_settings or {})
+                )
+            # 3. CLAP, semantic → coarse tokens
+            if coarse_token_ids is None:
+                coarse_token_ids = self.generate_coarse_tokens(
+                    clap_token_ids,
+                    semantic_token_ids,
+                    audio_length_in_s,
+                    own[1::3],
+                    on_token,
+                    **(coarse_settings or {}),
+                )
+            # 4. CLAP, coarse → fine tokens
+            if fine_token_ids is None:
+                fine_token_ids = self.generate_fine_tokens(
+                    clap_token_ids, coarse_token_ids, audio_length_in_s, own[2::3], on_token, **(fine_settings or {})
+                )
+
+        # 5. Tokens → waveform
+        audios = self.decode_tokens(coarse_token_ids, fine_token_ids, audio_length_in_s)
+        self.maybe_free_model_hooks()
+        if output_type == "np":
+            audios = audios.cpu().numpy()
+        return AudioPipelineOutput(audios=audios) if return_dict else (audios,)
+
+    # ------------------------------------------------------------------ checks
+
+    @staticmethod
+    def _check_prompt(prompt: str | Sequence[str]) -> list[str]:
+        prompts = [prompt] if isinstance(prompt, str) else list(prompt)
+        if not prompts:
+            raise ValueError("`prompt` is an empty list; pass at least one text.")
+        for text in prompts:
+            if not isinstance(text, str) or not text.strip():
+                raise ValueError(f"Every prompt must be a text that says something, got {text!r}.")
+        return prompts
+
+    def _duration(self, audio_length_in_s: float) -> Fraction:
+        """The asked length, rounded up to the time grid."""
+        number = isinstance(audio_length_in_s, int | float) and not isinstance(audio_length_in_s, bool)
+        if not number or not math.isfinite(audio_length_in_s) or not 0 < audio_length_in_s <= MAX_LENGTH_IN_S:
+            raise ValueError(
+                f"`audio_length_in_s` must be a number of seconds above 0 and up to {MAX_LENGTH_IN_S:.0f}, got "
+                f"{audio_length_in_s!r}."
+            )
+        return round_up(audio_length_in_s, self.time_grid)
+
+    def _coarse_duration(self, duration: Fraction) -> Fraction:
+        """A fine window is always whole, as in training."""
+        return max(duration, round_up(to_fraction(self.fine_model.config.window_in_s), self.time_grid))
+
+    def _semantic_duration(self, duration: Fraction) -> Fraction:
+        """A coarse window is always whole, as in training."""
+        shortest = round_up(to_fraction(self.coarse_model.config.window_in_s), self.time_grid)
+        return max(self._coarse_duration(duration), shortest)
+
+    def _generate(
+        self, stage: MusicLMStageModel, conditions: dict, duration: Fraction, generator, on_token, settings: dict
+    ) -> torch.Tensor:
+        for stream in stage.condition_streams:
+            if stream.frame_rate is None:
+                continue
+            token_ids = conditions[stream.argument]
+            needed = int(duration * to_fraction(stream.frame_rate)) - stream.num_edge_frames
+            if token_ids.shape[1] < needed:
+                raise ValueError(
+                    f"`{stream.argument}` has {token_ids.shape[1]} frames; {float(duration):g} s need {needed}."
+                )
+        generators = resolve_generators(generator, conditions["clap_token_ids"].shape[0])
+        return generate_piece(stage, conditions, duration, self.time_grid, generators, on_token, **settings)
+
+    @contextmanager
+    def _progress(self, batch_size: int, duration: Fraction, semantic, coarse, fine):
+        """One bar over the steps of the stages that will run; gives what they call after each step."""
+        steps = 0
+        if semantic is None and coarse is None:
+            steps += count_steps(self.semantic_model, self._semantic_duration(duration), self.time_grid, batch_size)
+        if coarse is None:
+            steps += count_steps(self.coarse_model, self._coarse_duration(duration), self.time_grid, batch_size)
+        if fine is None:
+            steps += count_steps(self.fine_model, self._coarse_duration(duration), self.time_grid, batch_size)
+        with self.progress_bar(total=steps) as bar:
+            yield lambda _: bar.update(1)
