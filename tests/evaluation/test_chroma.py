@@ -86,7 +86,7 @@ def scale_chords(tonic, mode):
 
 
 @pytest.mark.parametrize("mode", ["major", "minor"])
-@pytest.mark.parametrize("tonic", range(0, 12))
+@pytest.mark.parametrize("tonic", range(12))
 def test_key_of_a_cadence(tonic, mode):
     assert estimate_key(scale_chords(tonic, mode), RATE) == Key(tonic, mode)
 

@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from open_musiclm.evaluation import kernel
-from open_musiclm.evaluation.kernel import kernel_audio_distance, median_distance
+from open_musiclm.evaluation.kernel import ClipKernels, kernel_audio_distance, median_distance
 
 matrices = arrays(np.float64, st.tuples(st.integers(2, 10), st.just(3)), elements=st.floats(-5, 5))
 
@@ -82,6 +82,16 @@ def test_blocks_do_not_change_the_value(monkeypatch):
     whole = kernel_audio_distance(x, y, 1.0)
     monkeypatch.setattr(kernel, "ROWS_AT_ONCE", 5)
     assert kernel_audio_distance(x, y, 1.0) == pytest.approx(whole, abs=1e-10)
+
+
+def test_sums_over_clips_give_the_same():
+    rng = np.random.default_rng(0)
+    clips = [rng.standard_normal((num, 3)) for num in (1, 4, 2, 3, 5)]
+    reference = rng.standard_normal((11, 3))
+    sums = ClipKernels(clips, reference, 1.7)
+    for part in ([0, 1, 2, 3, 4], [3, 1], [4, 0, 2]):
+        expected = kernel_audio_distance(np.concatenate([clips[i] for i in part]), reference, 1.7)
+        assert sums.distance(np.array(part)) == pytest.approx(expected, abs=1e-9)
 
 
 def test_median_distance():

@@ -87,7 +87,7 @@ def test_threshold():
 def test_bad_input():
     examples = make_examples(3)
     short = [*examples, TokenExample("too short", examples[0].clap_token_ids, np.arange(12))]
-    with pytest.raises(ValueError, match="1 of 4 examples have fewer than 30 semantic tokens .*too short"):
+    with pytest.raises(ValueError, match=r"1 of 4 examples have fewer than 30 semantic tokens .*too short"):
         run(parrot(examples), short)
     with pytest.raises(ValueError, match="at least 2"):
         run(parrot(examples), examples[:1])

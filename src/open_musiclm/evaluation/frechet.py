@@ -13,7 +13,7 @@ import numpy as np
 
 from .arrays import as_embeddings, check_same_dimension
 
-__all__ = ["FrechetInfinity", "frechet_distance", "frechet_distance_of_gaussians", "frechet_infinity"]
+__all__ = ["FrechetInfinity", "Gaussian", "frechet_distance", "frechet_distance_of_gaussians", "frechet_infinity"]
 
 
 def frechet_distance(generated, reference) -> float:
@@ -26,23 +26,45 @@ def frechet_distance(generated, reference) -> float:
     Returns:
         The squared 2-Wasserstein distance; 0 for equal sets, symmetric, not negative. Covariances over n − 1.
     """
-    x = as_embeddings(generated, "generated")
-    y = as_embeddings(reference, "reference")
-    check_same_dimension(x, y, ("generated", "reference"))
-    return _from_factors(x.mean(axis=0), _covariance_factor(x), y.mean(axis=0), _covariance_factor(y))
+    return Gaussian.of(generated, "generated").distance_to(Gaussian.of(reference, "reference"))
+
+
+@dataclass(frozen=True)
+class Gaussian:
+    """Mean (D,) and a factor A (rows, D) of the covariance AᵀA of a set; made once for a reference of many uses."""
+
+    mean: np.ndarray
+    factor: np.ndarray
+
+    @classmethod
+    def of(cls, embeddings, name: str = "embeddings") -> Gaussian:
+        """The Gaussian of a set (N, D); covariance over N − 1."""
+        x = as_embeddings(embeddings, name)
+        centred = (x - x.mean(axis=0)) / np.sqrt(len(x) - 1)
+        # only AᵀA matters, so a tall A is folded to (D, D)
+        return cls(x.mean(axis=0), np.linalg.qr(centred, mode="r") if len(x) > x.shape[1] else centred)
+
+    def distance_to(self, other: Gaussian) -> float:
+        """Fréchet distance, not negative."""
+        if self.mean.shape != other.mean.shape:
+            raise ValueError(
+                f"one set has {self.mean.size} dimensions and the other {other.mean.size}; they come from two backbones."
+            )
+        trace_of_root = np.linalg.svd(self.factor @ other.factor.T, compute_uv=False).sum()
+        distance = np.sum((self.mean - other.mean) ** 2) + np.sum(self.factor**2) + np.sum(other.factor**2)
+        return max(float(distance - 2.0 * trace_of_root), 0.0)  # rounding may leave −1e-14 for equal sets
 
 
 def frechet_distance_of_gaussians(mean_x, covariance_x, mean_y, covariance_y) -> float:
     """The same from means (D,) and covariances (D, D), such as the published statistics of a reference set."""
-    mean_x, mean_y = (np.asarray(mean, dtype=np.float64) for mean in (mean_x, mean_y))
-    factors = []
-    for name, covariance in (("covariance_x", covariance_x), ("covariance_y", covariance_y)):
-        covariance = np.asarray(covariance, dtype=np.float64)
-        if covariance.shape != (mean_x.size, mean_x.size):
-            raise ValueError(f"{name} must have shape {(mean_x.size, mean_x.size)}, got {covariance.shape}.")
+    gaussians = []
+    for name, mean, covariance in (("x", mean_x, covariance_x), ("y", mean_y, covariance_y)):
+        mean, covariance = np.asarray(mean, dtype=np.float64), np.asarray(covariance, dtype=np.float64)
+        if covariance.shape != (mean.size, mean.size):
+            raise ValueError(f"covariance_{name} must have shape {(mean.size, mean.size)}, got {covariance.shape}.")
         values, vectors = np.linalg.eigh(covariance)
-        factors.append(np.sqrt(values.clip(min=0.0))[:, None] * vectors.T)
-    return _from_factors(mean_x, factors[0], mean_y, factors[1])
+        gaussians.append(Gaussian(mean, np.sqrt(values.clip(min=0.0))[:, None] * vectors.T))
+    return gaussians[0].distance_to(gaussians[1])
 
 
 @dataclass(frozen=True)
@@ -84,11 +106,11 @@ def frechet_infinity(
         raise ValueError(f"num_steps is {num_steps}; a line needs at least 2 points.")
     smallest = min_samples if len(x) > min_samples else max(len(x) // 4, 2)
     sizes = [int(size) for size in np.linspace(smallest, len(x), num_steps)]
-    mean_y, factor_y = y.mean(axis=0), _covariance_factor(y)
+    target = Gaussian.of(y)
     distances = []
     for size in sizes:
         drawn = x[rng.choice(len(x), size=size, replace=replace)]
-        distances.append(_from_factors(drawn.mean(axis=0), _covariance_factor(drawn), mean_y, factor_y))
+        distances.append(Gaussian.of(drawn).distance_to(target))
     inverse = 1.0 / np.array(sizes, dtype=np.float64)
     slope, intercept = np.polyfit(inverse, distances, 1)
     residual = np.sum((np.array(distances) - (slope * inverse + intercept)) ** 2)
@@ -101,14 +123,3 @@ def frechet_infinity(
         distances=tuple(distances),
     )
 
-
-def _covariance_factor(x: np.ndarray) -> np.ndarray:
-    """A with AᵀA the covariance of x (N, D); (min(N, D), D), since only AᵀA matters."""
-    centred = (x - x.mean(axis=0)) / np.sqrt(len(x) - 1)
-    return np.linalg.qr(centred, mode="r") if len(x) > x.shape[1] else centred
-
-
-def _from_factors(mean_x: np.ndarray, factor_x: np.ndarray, mean_y: np.ndarray, factor_y: np.ndarray) -> float:
-    trace_of_root = np.linalg.svd(factor_x @ factor_y.T, compute_uv=False).sum()
-    distance = np.sum((mean_x - mean_y) ** 2) + np.sum(factor_x**2) + np.sum(factor_y**2) - 2.0 * trace_of_root
-    return max(float(distance), 0.0)  # rounding may leave −1e-14 for equal sets

@@ -6,7 +6,7 @@ import numpy as np
 
 from .arrays import as_embeddings, check_same_dimension
 
-__all__ = ["kernel_audio_distance", "median_distance"]
+__all__ = ["ClipKernels", "kernel_audio_distance", "median_distance"]
 
 SCALE = 100.0
 ROWS_AT_ONCE = 2048  # of a distance matrix, to bound memory
@@ -38,6 +38,36 @@ def kernel_audio_distance(generated, reference, bandwidth: float) -> float:
     return SCALE * float(within_x + within_y - 2.0 * between)
 
 
+class ClipKernels:
+    """Kernel sums between whole clips, so that the KAD of any part of them costs no kernel: for resampling.
+
+    Args:
+        clips: One (num_windows, D) array a clip.
+        reference: (M, D).
+        bandwidth: As in :func:`kernel_audio_distance`.
+    """
+
+    def __init__(self, clips: list[np.ndarray], reference, bandwidth: float):
+        reference = as_embeddings(reference, "reference")
+        clips = [as_embeddings(windows, "a clip", min_rows=1) for windows in clips]
+        windows = np.concatenate(clips)
+        self.num_windows = np.array([len(clip) for clip in clips])
+        starts = np.concatenate([[0], np.cumsum(self.num_windows)[:-1]])
+        rows = [_kernel_rows(clip, windows, bandwidth) for clip in clips]
+        self.between_clips = np.stack([np.add.reduceat(row, starts) for row in rows])
+        self.to_reference = np.array([_kernel_sum(clip, reference, bandwidth) for clip in clips])
+        self.num_reference = len(reference)
+        within = _kernel_sum(reference, reference, bandwidth) - len(reference)
+        self.within_reference = within / (len(reference) * (len(reference) - 1))
+
+    def distance(self, indices: np.ndarray) -> float:
+        """KAD of the clips with these indices, each at most once."""
+        num = int(self.num_windows[indices].sum())
+        within = (self.between_clips[np.ix_(indices, indices)].sum() - num) / (num * (num - 1))
+        between = self.to_reference[indices].sum() / (num * self.num_reference)
+        return SCALE * float(within + self.within_reference - 2.0 * between)
+
+
 def median_distance(embeddings, max_items: int = 5000, rng: np.random.Generator | None = None) -> float:
     """Median Euclidean distance over all pairs of a set (N, D).
 
@@ -62,6 +92,10 @@ def _kernel_sum(x: np.ndarray, y: np.ndarray, bandwidth: float) -> float:
             squared[rows, rows + start] = 0.0
         total += float(np.exp(squared / (-2.0 * bandwidth**2)).sum())
     return total
+
+
+def _kernel_rows(x: np.ndarray, y: np.ndarray, bandwidth: float) -> np.ndarray:
+    return np.exp(_squared_distances(x, y) / (-2.0 * bandwidth**2)).sum(axis=0)
 
 
 def _squared_distances(x: np.ndarray, y: np.ndarray) -> np.ndarray:
