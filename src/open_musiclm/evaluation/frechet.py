@@ -122,4 +122,3 @@ def frechet_infinity(
         sizes=tuple(sizes),
         distances=tuple(distances),
     )
-

@@ -53,7 +53,7 @@ class Windowing:
         starts: `covering` puts the last start where the first window that reaches the end begins; `all` starts a
             window at every hop up to the end of the clip, as fadtk does.
         sampling_rate: The clip is brought to this rate first (Hz), whatever the network takes; None skips this.
-        level: None, or the loudness rule of a source: `google_peak`, `audiocraft_peak`.
+        level: None, or `google_peak`: divided by the largest sample.
         int16: Round samples through 16-bit integers first.
     """
 
