@@ -1,12 +1,13 @@
 """Text to music in three autoregressive stages (MusicLM, Agostinelli et al. 2023), on the Hugging Face stack.
 
-What published pipelines refer to is this top level: the names below stay, wherever their classes live. Nothing heavy is
-imported before it is asked for.
+What published pipelines refer to is this top level: the names below stay, wherever their classes live. Importing it
+registers the stages and quantizers with transformers' Auto classes; everything else is imported when it is asked for.
 """
 
 import importlib
 from typing import Any
 
+from . import quantizers, stages  # noqa: F401  (they register themselves with AutoConfig and AutoModel)
 from .version import __version__
 
 _EXPORTS = {

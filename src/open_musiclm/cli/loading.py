@@ -1,0 +1,54 @@
+"""What commands share: quiet libraries, the device, the dtype, and a pipeline by path or Hub id."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+DTYPES = ("float32", "bfloat16", "float16")
+
+
+def add_model_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--model", metavar="PATH_OR_HUB_ID", help="a pipeline (default: the small one in the box)")
+    parser.add_argument("--revision", help="branch, tag or commit of a Hub id")
+    parser.add_argument("--device", default="auto", help="cpu, cuda, cuda:1, mps, … (default: a GPU if there is one)")
+    parser.add_argument("--dtype", choices=DTYPES, default="float32", help="of the weights (default: %(default)s)")
+
+
+def quiet_libraries() -> None:
+    """No progress bars and warnings of the libraries on a command's screen; the command has its own."""
+    from diffusers.utils import logging as diffusers_logging
+    from transformers.utils import logging as transformers_logging
+
+    for logging in (diffusers_logging, transformers_logging):
+        logging.disable_progress_bar()
+        logging.set_verbosity_error()
+
+
+def pick_device(name: str) -> str:
+    import torch
+
+    if name == "auto":
+        if torch.cuda.is_available():
+            return "cuda"
+        return "mps" if torch.backends.mps.is_available() else "cpu"
+    try:
+        torch.empty(0, device=name)
+    except (RuntimeError, AssertionError) as error:
+        raise ValueError(f"The device {name!r} cannot be used here: {str(error).splitlines()[0]}") from error
+    return name
+
+
+def load_pipeline(model: str | None, device: str = "cpu", dtype: str = "float32", revision: str | None = None):
+    """A pipeline from a folder or the Hub, by default the one in the box, on its device."""
+    import torch
+
+    from ..mini import mini_checkpoint
+    from ..pipeline import MusicLMPipeline
+
+    model = model or mini_checkpoint()
+    folder = Path(model)
+    if folder.exists() and not (folder / "model_index.json").is_file():
+        raise ValueError(f"{model!r} is no pipeline: it holds no model_index.json.")
+    pipe = MusicLMPipeline.from_pretrained(model, revision=revision, dtype=getattr(torch, dtype))
+    return pipe.to(pick_device(device))
