@@ -94,7 +94,11 @@ def run(args: argparse.Namespace) -> int:
     ).audios
     elapsed = time.perf_counter() - started
 
-    versions = {"torch": torch.__version__, "transformers": transformers.__version__, "diffusers": diffusers.__version__}
+    versions = {
+        "torch": torch.__version__,
+        "transformers": transformers.__version__,
+        "diffusers": diffusers.__version__,
+    }
     for path, audio, prompt, own_seed in zip(paths, audios, prompts, seeds, strict=True):
         metadata = {
             "prompt": prompt,

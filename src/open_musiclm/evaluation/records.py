@@ -10,7 +10,7 @@ import math
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-__all__ = ["Backbone", "Interval", "MetricResult", "Windowing", "too_few_warnings"]
+__all__ = ["Backbone", "Interval", "MetricResult", "Windowing", "plain", "too_few_warnings"]
 
 # Below these a figure is printed with a warning. FAD needs more windows than dimensions for a covariance of full rank;
 # KAD is unbiased at any size, but its spread falls with the number of clips; a mean of 30 clips has a usable interval.
@@ -111,7 +111,7 @@ class MetricResult:
 
     def as_dict(self) -> dict[str, Any]:
         """A dictionary that JSON can hold: nan and infinities become None."""
-        return _plain(asdict(self))
+        return plain(asdict(self))
 
 
 def too_few_warnings(kind: str, num_clips: int, num_windows: int | None = None, dimension: int | None = None) -> tuple:
@@ -135,11 +135,12 @@ def too_few_warnings(kind: str, num_clips: int, num_windows: int | None = None, 
     return tuple(found)
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
+    """The same with what JSON can hold: tuples become lists, NumPy numbers become numbers, nan and infinity None."""
     if isinstance(value, dict):
-        return {str(key): _plain(item) for key, item in value.items()}
+        return {str(key): plain(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_plain(item) for item in value]
+        return [plain(item) for item in value]
     if hasattr(value, "item") and not isinstance(value, (str, bytes)):
         value = value.item()
     if isinstance(value, float) and not math.isfinite(value):

@@ -44,7 +44,9 @@ class Synthesis:
 def seed_of_prompt(seed: int, prompt_id: str) -> int:
     """Seed of one prompt, from the run's seed and the prompt's id: it does not change when prompts are added."""
     digest = hashlib.sha256(f"{seed}:{prompt_id}".encode()).digest()
-    return int.from_bytes(digest[:8], "big") >> 11  # below 2^53: torch and NumPy take it, and every JSON keeps it exact
+    return (
+        int.from_bytes(digest[:8], "big") >> 11
+    )  # below 2^53: torch and NumPy take it, and every JSON keeps it exact
 
 
 def synthesize(
@@ -75,7 +77,7 @@ def synthesize(
     folder.mkdir(parents=True, exist_ok=True)
     made_by = hashlib.sha256(json.dumps(system.describe(), sort_keys=True, default=str).encode()).hexdigest()[:16]
     batch_size = max(min(batch_size, system.max_batch_size), 1)
-    wanted = {
+    wanted: dict[str, dict[str, Any]] = {
         prompt.id: {
             "prompt": prompt.text,
             "seed": seed_of_prompt(seed, prompt.id),
