@@ -68,7 +68,7 @@ def add_parser(subparsers) -> None:
         "--num-resamples", type=int, default=2000, help="for the intervals of means (default: %(default)s)"
     )
     parser.add_argument(
-        "--num-set-resamples", type=int, default=100, help="for the intervals of FAD and KAD (default: %(default)s)"
+        "--num-set-resamples", type=int, default=300, help="for the intervals of FAD and KAD (default: %(default)s)"
     )
     parser.add_argument(
         "--num-examples", type=int, default=6, help="prompts to show with sound (default: %(default)s)"

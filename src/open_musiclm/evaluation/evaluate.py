@@ -72,7 +72,7 @@ class EvaluationSettings:
     batch_size: int = 1
     device: str = "cpu"
     num_resamples: int = 2000
-    num_set_resamples: int = 100
+    num_set_resamples: int = 300
     noise: bool = True
 
 
@@ -168,7 +168,9 @@ def evaluate_systems(settings: EvaluationSettings, say: Callable[[str], None] = 
             pipeline = system.pipeline
             own_claps[system.name] = ClapEmbedder(pipeline.clap, pipeline.clap_processor, f"{system.source}/clap")
         clips = _clips_of(system, prompts, settings, performance, say)
-        measured.append(MeasuredSystem(system.name, clips, {prompt.id: prompt for prompt in prompts}))
+        measured.append(
+            MeasuredSystem(system.name, clips, {prompt.id: prompt for prompt in prompts}, system.name == NOISE)
+        )
         del system
         gc.collect()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -162,6 +163,8 @@ def _with_interval(context: Context, metric, distance, value, record, settings, 
     if record["num_clips"] >= 4:
         rng = rng_for(context.seed, metric, record["system"])
         interval = half_sample_interval(distance, record["num_clips"], value, rng, context.num_set_resamples)
+        if metric == "FAD":  # it cannot be negative
+            interval = replace(interval, low=max(interval.low, 0.0))
     return MetricResult(metric=metric, value=value, interval=interval, settings=settings, warnings=warnings, **record)
 
 

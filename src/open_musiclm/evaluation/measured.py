@@ -25,6 +25,7 @@ class MeasuredSystem:
     name: str
     clips: ClipSet
     prompts: Mapping[str, Prompt]
+    is_control: bool = False
 
     @property
     def prompted(self) -> list[Clip]:
@@ -47,7 +48,7 @@ class Context:
     references: Mapping[str, Clip]
     seed: int = 0
     num_resamples: int = 2000
-    num_set_resamples: int = 100
+    num_set_resamples: int = 300
     skipped_metrics: dict[str, str] = field(default_factory=dict)
 
 

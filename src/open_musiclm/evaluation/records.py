@@ -15,6 +15,7 @@ __all__ = ["Backbone", "Interval", "MetricResult", "Windowing", "plain", "too_fe
 # Below these a figure is printed with a warning. FAD needs more windows than dimensions for a covariance of full rank;
 # KAD is unbiased at any size, but its spread falls with the number of clips; a mean of 30 clips has a usable interval.
 MIN_CLIPS = {"mean": 30, "kad": 50, "fad": 100}
+NAMES = {"mean": "a mean", "kad": "KAD", "fad": "FAD"}
 
 
 @dataclass(frozen=True)
@@ -126,7 +127,9 @@ def too_few_warnings(kind: str, num_clips: int, num_windows: int | None = None, 
     found = []
     needed = MIN_CLIPS[kind]
     if num_clips < needed:
-        found.append(f"{num_clips} clips; at least {needed} are needed for a figure that can be compared with others")
+        found.append(
+            f"{num_clips} clips are few for {NAMES[kind]}; with {needed} or more it can be compared with others"
+        )
     if kind == "fad" and num_windows is not None and dimension is not None and num_windows <= dimension:
         found.append(
             f"{num_windows} windows for {dimension} dimensions: the covariance has no full rank and the distance is "

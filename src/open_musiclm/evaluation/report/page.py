@@ -37,6 +37,7 @@ EXPLAINED = {
     "Silence rate": "Share of silence (below −60 dB) in the clips.",
     "Clipping rate": "Share of clips with three samples in a row at full scale.",
 }
+SIGNAL = ("Diversity", "Vendi score", "Silence rate", "Clipping rate")
 PLOTTED = ("CLAP score", "FAD", "KAD", "KL divergence", "Chroma agreement", "Tempo agreement", "Key agreement")
 
 
@@ -64,13 +65,15 @@ def render(evaluation: Evaluation, num_examples: int = 6) -> str:
     shown = systems + list(dict.fromkeys(r.system for r in evaluation.results if r.system not in systems))
     controls = {name for name in shown if name not in systems or name == NOISE}
     notes = Notes()
-    summary = summary_table(evaluation.results, shown, colours, controls, notes)
+    quality, signal = ([r for r in evaluation.results if (r.metric in SIGNAL) == signal] for signal in (False, True))
+    summary = summary_table(quality, shown, colours, controls, notes)
+    levels = summary_table(signal, systems, colours, controls, notes)
     style = files(__package__).joinpath("style.css").read_text(encoding="utf-8")
     sections = [
         _header(evaluation),
         f'<section id="summary"><h2>At a glance</h2><p class="lead">Arrows say which direction is better; the best system '
         f"is marked. Small print is the 95 % interval over clips. Grey rows are controls.</p>"
-        f'<div class="card">{summary}</div></section>',
+        f'<div class="card">{summary}</div><div class="card"><h3>The signal itself</h3>{levels}</div></section>',
         _warnings(evaluation, notes),
         _plots(evaluation, colours),
         _comparisons(evaluation),

@@ -22,14 +22,14 @@ def colour_class(index: int) -> str:
 def interval_plot(results: list[MetricResult], colours: dict[str, str], width: int = 420) -> str:
     """One row a system: a dot at its figure and a bar over its interval."""
     rows = [result for result in results if math.isfinite(result.value)]
-    left, right, step, bottom = 150, 20, 26, 24
+    left, right, step, bottom = 180, 20, 26, 24
     ends = [v for r in rows for v in ((r.interval.low, r.interval.high, r.value) if r.interval else (r.value,))]
     scale = _Scale(min(ends), max(ends), left, width - right)
     height = len(rows) * step + bottom
     parts = [_axis(scale, height - bottom, 0)]
     for place, result in enumerate(rows):
         y = place * step + step / 2
-        parts.append(_text(left - 10, y + 4, _shorten(result.system, 23), "end", result.system))
+        parts.append(_text(left - 10, y + 4, _shorten(result.system, 27), "end", result.system))
         colour = colours.get(result.system, "c7")
         told = f"{result.system}: {_number(result.value)}"
         if result.interval:
@@ -45,7 +45,7 @@ def interval_plot(results: list[MetricResult], colours: dict[str, str], width: i
 def strip_plot(results: list[MetricResult], colours: dict[str, str], width: int = 420) -> str:
     """One row a system: a faint dot for every clip, and a stroke at the mean."""
     rows = [result for result in results if result.per_clip]
-    left, right, step, bottom = 150, 20, 30, 24
+    left, right, step, bottom = 180, 20, 30, 24
     values = [v for r in rows for v in r.per_clip or () if math.isfinite(v)]
     scale = _Scale(min(values), max(values), left, width - right)
     height = len(rows) * step + bottom
@@ -53,7 +53,7 @@ def strip_plot(results: list[MetricResult], colours: dict[str, str], width: int 
     for place, result in enumerate(rows):
         y = place * step + step / 2
         colour = colours.get(result.system, "c7")
-        parts.append(_text(left - 10, y + 4, _shorten(result.system, 23), "end", result.system))
+        parts.append(_text(left - 10, y + 4, _shorten(result.system, 27), "end", result.system))
         spread = np.random.default_rng(place).uniform(-8, 8, len(result.per_clip or ()))
         for clip, value, offset in zip(result.clip_ids or (), result.per_clip or (), spread, strict=True):
             title = f"<title>{escape(clip)}: {_number(value)}</title>"
@@ -65,7 +65,7 @@ def strip_plot(results: list[MetricResult], colours: dict[str, str], width: int 
     return _svg(parts, width, height, f"{rows[0].metric} of each clip" if rows else "")
 
 
-def line_plot(results: list[MetricResult], colours: dict[str, str], width: int = 640, height: int = 250) -> str:
+def line_plot(results: list[MetricResult], colours: dict[str, str], width: int = 420, height: int = 230) -> str:
     """FAD against 1 / n with the line that FAD∞ is the end of."""
     left, right, top, bottom = 60, 20, 10, 40
     points = {r.system: (1.0 / np.array(r.settings["sizes"]), np.array(r.settings["distances"])) for r in results}

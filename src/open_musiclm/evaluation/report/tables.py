@@ -35,7 +35,7 @@ class Notes:
 
 
 def summary_table(
-    results: tuple[MetricResult, ...], systems: list[str], colours: dict[str, str], controls: set[str], notes: Notes
+    results: list[MetricResult], systems: list[str], colours: dict[str, str], controls: set[str], notes: Notes
 ) -> str:
     """Systems down, metrics across; the best figure of each metric is marked among the systems that are no control."""
     metrics = list(dict.fromkeys(result.metric for result in results))
@@ -117,7 +117,9 @@ def number(value: float) -> str:
         if size >= 10
         else f"{value:.3f}"
     )
-    return "0" if value == 0 else text.replace("-", "−")
+    if float(text) == 0:
+        return "0" if value == 0 else text.lstrip("-")
+    return text.replace("-", "−")
 
 
 def signed(value: float) -> str:
@@ -136,5 +138,5 @@ def _interval(result: MetricResult) -> str:
     return f'<span class="interval">{number(result.interval.low)} to {number(result.interval.high)}</span>'
 
 
-def _direction(results: tuple[MetricResult, ...], metric: str) -> bool | None:
+def _direction(results: list[MetricResult], metric: str) -> bool | None:
     return next((r.higher_is_better for r in results if r.metric == metric and math.isfinite(r.value)), None)

@@ -1,0 +1,21 @@
+import sys
+from pathlib import Path
+
+import pytest
+
+sys.path[:0] = [str(Path(__file__).parents[1]), str(Path(__file__).parent)]
+
+
+@pytest.fixture(scope="session")
+def nets(tmp_path_factory):
+    """Folders of tiny random networks: `clap`, `ast`, `hubert`, `musicgen` and a whole `pipeline` of ours."""
+    from networks import save_ast, save_clap, save_hubert, save_musicgen
+    from tiny import tiny_pipeline
+
+    root = tmp_path_factory.mktemp("networks")
+    save_clap(root / "clap", seed=7)
+    save_ast(root / "ast")
+    save_hubert(root / "hubert")
+    save_musicgen(root / "musicgen")
+    tiny_pipeline().save_pretrained(root / "pipeline")
+    return root
