@@ -37,20 +37,21 @@ class TestTraining:
         torch.testing.assert_close(outputs.logits, expected(case)[f"{stage}_logits"], **TOLERANCE)
 
 
+def condition(case, stage):
+    inputs = stage_inputs(case, stage)
+    del inputs[f"{stage}_token_ids"]
+    if stage == "fine":
+        inputs["coarse_token_ids"] = inputs["coarse_token_ids"][:, :12]
+    return inputs
+
+
 @pytest.mark.parametrize("use_cache", [True, False], ids=["cache", "no-cache"])
 @pytest.mark.parametrize("stage", STAGES)
 @pytest.mark.parametrize("case", CASES)
 class TestGeneration:
-    def condition(self, case, stage):
-        inputs = stage_inputs(case, stage)
-        del inputs[f"{stage}_token_ids"]
-        if stage == "fine":
-            inputs["coarse_token_ids"] = inputs["coarse_token_ids"][:, :12]
-        return inputs
-
     def test_greedy(self, case, stage, use_cache):
         tokens = stage_model(case, stage).generate(
-            **self.condition(case, stage),
+            **condition(case, stage),
             num_frames=NUM_FRAMES[stage],
             do_sample=False,
             mask_condition_eos=False,
@@ -63,7 +64,7 @@ class TestGeneration:
         golden = expected(case)[f"{stage}_greedy_primed"]
         prime = expected(case)[stage][:, : NUM_PRIMED[stage]]
         tokens = stage_model(case, stage).generate(
-            **self.condition(case, stage),
+            **condition(case, stage),
             **{f"{stage}_token_ids": prime},
             num_frames=NUM_FRAMES[stage],
             do_sample=False,
@@ -73,14 +74,15 @@ class TestGeneration:
         assert torch.equal(tokens, golden.squeeze(-1))
         assert torch.equal(tokens[:, : NUM_PRIMED[stage]], prime)
 
-    def test_top_one_sampling_is_greedy(self, case, stage, use_cache):
-        if not use_cache:
-            pytest.skip("one path is enough")
-        tokens = stage_model(case, stage).generate(
-            **self.condition(case, stage),
-            num_frames=NUM_FRAMES[stage],
-            top_k=1,
-            mask_condition_eos=False,
-            generator=torch.Generator().manual_seed(0),
-        )
-        assert torch.equal(tokens, expected(case)[f"{stage}_greedy"].squeeze(-1))
+
+@pytest.mark.parametrize("stage", STAGES)
+@pytest.mark.parametrize("case", CASES)
+def test_sampling_from_the_best_one_is_greedy(case, stage):
+    tokens = stage_model(case, stage).generate(
+        **condition(case, stage),
+        num_frames=NUM_FRAMES[stage],
+        top_k=1,
+        mask_condition_eos=False,
+        generator=torch.Generator().manual_seed(0),
+    )
+    assert torch.equal(tokens, expected(case)[f"{stage}_greedy"].squeeze(-1))

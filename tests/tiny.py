@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from transformers import (
     ClapConfig,
@@ -29,8 +31,26 @@ from open_musiclm import (
     SemanticQuantizerConfig,
 )
 from open_musiclm.compatibility import acoustic_stream, clap_stream, semantic_stream
+from open_musiclm.tokenization import clap_text_embeddings
 
-WORDS = ["a", "calm", "fast", "piano", "guitar", "melody", "in", "minor", "major", "key", "with", "drums", "slow", "bright"]
+WORDS = [
+    "a",
+    "calm",
+    "fast",
+    "piano",
+    "guitar",
+    "melody",
+    "in",
+    "minor",
+    "major",
+    "key",
+    "drums",
+    "slow",
+    "bright",
+    "song",
+    "loud",
+    "strings",
+]
 SIZES = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "head_dim": 16}
 STAGE_CLASSES = {
     "semantic": (MusicLMSemanticConfig, MusicLMSemanticModel),
@@ -118,7 +138,7 @@ def tiny_codec(seed: int = 0, num_codebooks: int = 5, codebook_size: int = 16) -
         codebook_size=codebook_size,
         num_lstm_layers=1,
         num_residual_layers=1,
-        target_bandwidths=[50 * 4 * num_codebooks / 1000],
+        target_bandwidths=[50 * math.ceil(math.log2(codebook_size)) * num_codebooks / 1000],
     )
     codec = EncodecModel(config).eval()
     with torch.no_grad():
@@ -155,13 +175,19 @@ def tiny_stage(stage: str, streams=None, seed: int = 0, **overrides):
         streams = [streams[name] for name in names[stage]]
     windows = {"semantic": (4.0, 2.0), "coarse": (2.0, 1.0), "fine": (1.0, 1.0)}[stage]
     settings = {"window_in_s": windows[0], "window_stride_in_s": windows[1], **SIZES, **overrides}
-    return model_class(config_class(streams=streams, **settings)).eval()
+    model = model_class(config_class(streams=streams, **settings)).eval()
+    model.generation_config.top_k = 12  # a tenth of a tiny vocabulary would be greedy
+    return model
 
 
 def tiny_pipeline(seed: int = 0) -> MusicLMPipeline:
     """A whole pipeline of random weights, its codebooks recorded in its stages."""
     clap, processor = tiny_clap(seed)
     clap_quantizer, semantic_quantizer = tiny_quantizers(seed)
+    # random towers give all texts nearly one embedding: quantize around what they do give, so that prompts matter
+    words = clap_text_embeddings(clap, processor, WORDS)
+    clap_quantizer.codebooks.data[0] = words
+    clap_quantizer.codebooks.data[1:] *= (words - words.mean(0)).norm(dim=-1).mean()
     codec, encoder = tiny_codec(seed), tiny_semantic_encoder(seed)
     streams = {
         "clap": clap_stream(clap_quantizer).to_dict(),

@@ -50,14 +50,13 @@ def check_components(components: dict[str, Any]) -> None:
     codec = components.get("codec")
     if codec is not None:
         first = 0
-        num_codebooks = sum(streams[name][1].num_codebooks for name in ("coarse", "fine") if name in streams)
-        codec_bandwidth(codec, num_codebooks)
         for name in ("coarse", "fine"):
             if name in streams:
                 stage_name, stream = streams[name]
                 found = acoustic_stream(codec, name, first, stream.num_codebooks)
                 check_streams(f"{stage_name}'s stream {name!r}", stream, "codec", found)
                 first += stream.num_codebooks
+        codec_bandwidth(codec, max(first, 1))
 
 
 def semantic_stream(quantizer) -> TokenStream:

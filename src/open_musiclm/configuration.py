@@ -154,6 +154,7 @@ SMALL = {"num_hidden_layers": 6, "num_attention_heads": 8}
 LARGE = {"num_hidden_layers": 24, "num_attention_heads": 16}
 
 
+@strict
 class MusicLMSemanticConfig(MusicLMStageConfig):
     """CLAP tokens → semantic tokens, windows of 10 s (12 + 499 tokens). See [`MusicLMStageConfig`]."""
 
@@ -168,6 +169,7 @@ class MusicLMSemanticConfig(MusicLMStageConfig):
         return {"intermediate_size": 4096, "window_in_s": 30.0, "window_stride_in_s": 15.0}
 
 
+@strict
 class MusicLMCoarseConfig(MusicLMStageConfig):
     """CLAP and semantic tokens → coarse acoustic tokens, windows of 4 s (12 + 199 + 3 · 300 tokens)."""
 
@@ -186,6 +188,7 @@ class MusicLMCoarseConfig(MusicLMStageConfig):
         return {"intermediate_size": 4096, "window_in_s": 10.0, "window_stride_in_s": 5.0, "streams": streams}
 
 
+@strict
 class MusicLMFineConfig(MusicLMStageConfig):
     """CLAP and coarse tokens → fine acoustic tokens, windows of 2 s side by side (12 + 3 · 150 + 5 · 150 tokens)."""
 

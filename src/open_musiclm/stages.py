@@ -60,6 +60,22 @@ class PrefixState:
     bias_table: torch.Tensor | None = None
 
 
+class StartVectors(nn.ParameterDict):
+    """One learned start vector a stream: (hidden_size,) each."""
+
+    def __init__(self, streams: list[TokenStream], hidden_size: int):
+        super().__init__({s.name: nn.Parameter(torch.empty(hidden_size)) for s in streams})
+
+
+class Heads(nn.ParameterDict):
+    """One output matrix a stream and codebook: (num_codebooks, codebook_size + 1, hidden_size) each."""
+
+    def __init__(self, streams: list[TokenStream], hidden_size: int):
+        super().__init__(
+            {s.name: nn.Parameter(torch.empty(s.num_codebooks, s.codebook_size + 1, hidden_size)) for s in streams}
+        )
+
+
 class MusicLMStageModel(PreTrainedModel, StageGenerationMixin):
     """A causal decoder over an ordered list of token streams, the last one predicted."""
 
@@ -71,18 +87,17 @@ class MusicLMStageModel(PreTrainedModel, StageGenerationMixin):
     _skip_keys_device_placement: ClassVar[list[str]] = ["past_key_values"]
     _supports_sdpa = True
     _supports_attention_backend = True
-    _can_compile_fullgraph = True
     supports_gradient_checkpointing = True
+    # the loss is a mean over the batch's tokens, as published: the Trainer divides it by its accumulation steps itself
+    accepts_loss_kwargs = False
 
     def __init__(self, config: MusicLMStageConfig):
         super().__init__(config)
         self.streams = config.token_streams
         size = config.hidden_size
         self.embeddings = nn.ModuleDict({s.name: nn.Embedding(s.num_embeddings, size) for s in self.streams})
-        self.start_vectors = nn.ParameterDict({s.name: nn.Parameter(torch.empty(size)) for s in self.streams})
-        self.heads = nn.ParameterDict(
-            {s.name: nn.Parameter(torch.empty(s.num_codebooks, s.codebook_size + 1, size)) for s in self.streams}
-        )
+        self.start_vectors = StartVectors(self.streams, size)
+        self.heads = Heads(self.streams, size)
         self.position_embeddings = (
             nn.ModuleDict({s.name: nn.Embedding(config.max_position_embeddings, size) for s in self.streams})
             if config.max_position_embeddings is not None
@@ -124,10 +139,12 @@ class MusicLMStageModel(PreTrainedModel, StageGenerationMixin):
             init.normal_(module.weight)
         elif isinstance(module, MusicLMLayerNorm | MusicLMUnitNorm):
             init.ones_(module.weight)
-        elif isinstance(module, MusicLMStageModel):
-            for name in module.start_vectors:
-                init.normal_(module.start_vectors[name])
-                init.normal_(module.heads[name], std=1 / math.sqrt(3 * module.config.hidden_size))
+        elif isinstance(module, StartVectors):
+            for parameter in module.values():
+                init.normal_(parameter)
+        elif isinstance(module, Heads):
+            for parameter in module.values():
+                init.normal_(parameter, std=1 / math.sqrt(3 * parameter.shape[-1]))
 
     # ---------------------------------------------------------------- sequence
 
@@ -255,7 +272,6 @@ class MusicLMStageModel(PreTrainedModel, StageGenerationMixin):
             "fine_token_ids": fine_token_ids,
         }
         given.update({name: kwargs.pop(name) for name in list(kwargs) if name.endswith("_token_ids")})
-        kwargs.pop("num_items_in_batch", None)  # the loss is a mean over the batch's tokens, as published
 
         if use_cache is None:
             use_cache = self.config.use_cache and not self.training and labels is None
@@ -285,6 +301,8 @@ class MusicLMStageModel(PreTrainedModel, StageGenerationMixin):
                 past_key_values.prefix_state = prefix
         else:
             past_length = past_key_values.get_seq_length()
+            if isinstance(past_length, torch.Tensor):
+                past_length = past_length.clone()  # a static cache counts in place
             hidden_states = self._embed(predicted_ids, self.predicted_stream, past_length - prefix.num_rows)
             key_mask, sizes = None, []
 
@@ -326,9 +344,11 @@ class MusicLMStageModel(PreTrainedModel, StageGenerationMixin):
         """The additive mask of this call's rows over all keys, from what the cache remembers of the rows before."""
         batch, length = hidden_states.shape[:2]
         positions = torch.arange(length, device=hidden_states.device) + past_length
-        num_keys = length if past_key_values is None else past_key_values.get_max_length()
-        if num_keys == -1:  # a cache that grows
+        num_keys = None if past_key_values is None else getattr(past_key_values.layers[0], "max_cache_len", None)
+        if num_keys is None:  # no cache, or one that grows
             num_keys = int(past_length) + length
+        elif isinstance(past_length, int) and past_length + length > num_keys:
+            raise ValueError(f"The static cache holds {num_keys} positions; this sequence has {past_length + length}.")
 
         if prefix is not None and prefix.key_mask is not None:
             key_mask = F.pad(prefix.key_mask, (0, num_keys - prefix.key_mask.shape[1]), value=True)

@@ -1,0 +1,17 @@
+import pytest
+from tiny import tiny_pipeline
+
+
+@pytest.fixture(scope="session")
+def pipe():
+    """A whole pipeline of random weights. Tests must not change it."""
+    pipeline = tiny_pipeline()
+    pipeline.set_progress_bar_config(disable=True)
+    return pipeline
+
+
+@pytest.fixture(scope="session")
+def pipeline_folder(pipe, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("pipeline")
+    pipe.save_pretrained(folder)
+    return folder

@@ -1,0 +1,114 @@
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from open_musiclm.audio import read_audio, read_metadata
+from open_musiclm.cli import COMMANDS, main
+
+
+def test_generate_writes_what_was_asked(pipeline_folder, tmp_path, capsys):
+    output = tmp_path / "song.wav"
+    command = ["generate", "a calm piano", "--model", str(pipeline_folder), "--duration", "1.5", "--seed", "7"]
+    assert main([*command, "--output", str(output)]) == 0
+    audio, rate = read_audio(output)
+    assert audio.shape == (1, 12_000)
+    assert rate == 8000
+    metadata = read_metadata(output)
+    assert metadata["prompt"] == "a calm piano"
+    assert metadata["seed"] == 7
+    assert metadata["model"] == str(pipeline_folder)
+    assert set(metadata["versions"]) == {"torch", "transformers", "diffusers"}
+    assert str(output) in capsys.readouterr().out
+
+    assert main([*command, "--output", str(tmp_path / "again.flac")]) == 0
+    np.testing.assert_allclose(read_audio(tmp_path / "again.flac")[0], audio, atol=1e-4)
+
+
+def test_several_prompts_and_samples_make_several_files(pipeline_folder, tmp_path):
+    command = ["generate", "a", "b", "--num-samples", "2", "--model", str(pipeline_folder), "--duration", "1"]
+    assert main([*command, "--seed", "1", "-o", str(tmp_path / "x.wav")]) == 0
+    files = sorted(tmp_path.iterdir())
+    assert [each.name for each in files] == ["x-1.wav", "x-2.wav", "x-3.wav", "x-4.wav"]
+    assert [read_metadata(each)["prompt"] for each in files] == ["a", "a", "b", "b"]
+    assert len({read_audio(each)[0].tobytes() for each in files}) == 4
+    # each file's own seed makes it again
+    seed = str(read_metadata(files[2])["seed"])
+    single = ["generate", "b", "--model", str(pipeline_folder), "--duration", "1", "--seed", seed]
+    assert main([*single, "-o", str(tmp_path / "y.wav")]) == 0
+    np.testing.assert_allclose(read_audio(tmp_path / "y.wav")[0], read_audio(files[2])[0], atol=2e-4)
+
+
+def test_a_file_is_not_overwritten_unless_asked(pipeline_folder, tmp_path, capsys):
+    path = tmp_path / "song.wav"
+    path.write_bytes(b"mine")
+    command = ["generate", "a", "--model", str(pipeline_folder), "--duration", "1", "--output", str(path)]
+    assert main(command) == 1
+    assert "--overwrite" in capsys.readouterr().err
+    assert path.read_bytes() == b"mine"
+    assert main([*command, "--overwrite"]) == 0
+    assert read_audio(path)[0].shape == (1, 8000)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--duration", "0"], "--duration"),
+        (["--duration", "nan"], "--duration"),
+        (["--num-samples", "0"], "--num-samples"),
+        (["--seed", "-1"], "--seed"),
+        (["--temperature", "0"], "--temperature"),
+        (["--output", "song.mp3"], ".wav or .flac"),
+        (["--output", "nowhere/song.wav"], "nowhere"),
+        (["--model", "/does/not/exist"], "/does/not/exist"),
+        (["--device", "abacus"], "abacus"),
+    ],
+)
+def test_errors_are_one_line(pipeline_folder, tmp_path, monkeypatch, capsys, arguments, message):
+    monkeypatch.chdir(tmp_path)
+    assert main(["generate", "a", "--model", str(pipeline_folder), "--duration", "1", *arguments]) == 1
+    error = capsys.readouterr().err
+    assert message in error
+    assert error.startswith("open-musiclm generate: ")
+    assert error.count("\n") == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_empty_prompt_and_a_folder_that_is_no_pipeline(tmp_path, capsys):
+    assert main(["generate", " ", "-o", str(tmp_path / "a.wav")]) == 1
+    assert "prompt is empty" in capsys.readouterr().err
+    assert main(["generate", "a", "--model", str(tmp_path), "-o", str(tmp_path / "a.wav")]) == 1
+    assert "model_index.json" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_teaches(command, capsys):
+    with pytest.raises(SystemExit) as stop:
+        main([command, "--help"])
+    assert stop.value.code == 0
+    assert f"open-musiclm {command} " in capsys.readouterr().out.split("examples:")[1]
+
+
+def test_wrong_usage(capsys):
+    with pytest.raises(SystemExit) as stop:
+        main([])
+    assert stop.value.code == 2
+
+
+def test_importing_is_light_and_quiet():
+    """Neither the forbidden audio packages nor optional ones, and no socket."""
+    code = """
+import socket, sys
+def refuse(*args, **kwargs): raise AssertionError("network")
+socket.socket.connect = refuse
+socket.getaddrinfo = refuse
+import open_musiclm
+heavy = {"torchaudio", "torchvision", "torchcodec", "datasets", "gradio", "sklearn", "matplotlib", "diffusers",
+         "peft", "datatrove"}
+print(sorted(heavy & set(sys.modules)))
+print(open_musiclm.MusicLMPipeline.__name__, "mini_checkpoint" in dir(open_musiclm))
+"""
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert result.stdout.split("\n")[:2] == ["[]", "MusicLMPipeline True"]
+    assert result.stderr == ""
