@@ -1,15 +1,10 @@
-import sys
-from pathlib import Path
-
 import pytest
-
-sys.path[:0] = [str(Path(__file__).parents[1]), str(Path(__file__).parent)]
 
 
 @pytest.fixture(scope="session")
 def nets(tmp_path_factory):
     """Folders of tiny random networks: `clap`, `ast`, `hubert`, `musicgen` and a whole `pipeline` of ours."""
-    from networks import save_ast, save_clap, save_hubert, save_musicgen
+    from evaluation_networks import save_ast, save_clap, save_hubert, save_musicgen
     from tiny import tiny_pipeline
 
     root = tmp_path_factory.mktemp("networks")

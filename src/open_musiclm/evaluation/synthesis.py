@@ -75,7 +75,8 @@ def synthesize(
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    made_by = hashlib.sha256(json.dumps(system.describe(), sort_keys=True, default=str).encode()).hexdigest()[:16]
+    description = {key: value for key, value in system.describe().items() if key != "model"}
+    made_by = hashlib.sha256(json.dumps(description, sort_keys=True, default=str).encode()).hexdigest()[:16]
     batch_size = max(min(batch_size, system.max_batch_size), 1)
     wanted: dict[str, dict[str, Any]] = {
         prompt.id: {

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from .clips import find_audio
+from .embedders import weights_fingerprint
 
 __all__ = [
     "DiffusersSystem",
@@ -37,7 +38,8 @@ class System(Protocol):
     max_batch_size: int
 
     def describe(self) -> dict[str, Any]:
-        """What it is, for the report: kind, model, revision, settings. Audio made under another description is not reused."""
+        """What it is, for the report. Audio that was made under another description is not reused, `model` apart, which
+        may be a folder that moved."""
         ...
 
     def generate(self, prompts: list[str], seeds: list[int], length_in_s: float) -> tuple[list[np.ndarray], int]:
@@ -54,8 +56,6 @@ class MusicLMSystem:
         pipeline.set_progress_bar_config(disable=True)
 
     def describe(self) -> dict[str, Any]:
-        from .embedders import weights_fingerprint
-
         stages = {stage: weights_fingerprint(getattr(self.pipeline, stage)) for stage in STAGES}
         return {"kind": "open_musiclm", "model": self.source, "revision": self.revision, "weights": stages}
 
@@ -87,13 +87,15 @@ class TransformersSystem:
             "model": self.source,
             "model_type": config.model_type,
             "revision": getattr(config, "_commit_hash", None),
+            "weights": weights_fingerprint(self.pipeline.model),
             "generation": _plain(self.pipeline.model.generation_config.to_diff_dict()),
         }
 
     def generate(self, prompts, seeds, length_in_s):
         model = self.pipeline.model
         frame_rate = getattr(getattr(model.config, "audio_encoder", None), "frame_rate", None)
-        arguments = {"max_new_tokens": int(np.ceil(length_in_s * frame_rate))} if frame_rate else {}
+        delay = getattr(getattr(model.config, "decoder", None), "num_codebooks", 1) - 1  # MusicGen's interleaving
+        arguments = {"max_new_tokens": int(np.ceil(length_in_s * frame_rate)) + delay} if frame_rate else {}
         if model.generation_config.do_sample is not False:
             arguments["do_sample"] = True
         audios = []
@@ -118,7 +120,14 @@ class DiffusersSystem:
         pipeline.set_progress_bar_config(disable=True)
 
     def describe(self) -> dict[str, Any]:
-        return {"kind": "diffusers", "model": self.source, "pipeline": type(self.pipeline).__name__}
+        networks = {n: part for n, part in self.pipeline.components.items() if isinstance(part, torch.nn.Module)}
+        weights = {name: weights_fingerprint(network) for name, network in networks.items()}
+        return {
+            "kind": "diffusers",
+            "model": self.source,
+            "pipeline": type(self.pipeline).__name__,
+            "weights": weights,
+        }
 
     def generate(self, prompts, seeds, length_in_s):
         import inspect

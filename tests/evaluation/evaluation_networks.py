@@ -84,7 +84,9 @@ def save_musicgen(folder, seed: int = 0) -> str:
         pad_token_id=16,
         bos_token_id=16,
     )
-    model = MusicgenForConditionalGeneration(MusicgenConfig(text_encoder=text, audio_encoder=audio, decoder=decoder)).eval()
+    model = MusicgenForConditionalGeneration(
+        MusicgenConfig(text_encoder=text, audio_encoder=audio, decoder=decoder)
+    ).eval()
     with torch.no_grad():
         for layer in model.audio_encoder.quantizer.layers:
             layer.codebook.embed.normal_()
@@ -93,7 +95,27 @@ def save_musicgen(folder, seed: int = 0) -> str:
     model.generation_config.decoder_start_token_id = 16
     model.generation_config.pad_token_id = 16
     model.save_pretrained(folder)
-    words = ["<pad>", "</s>", "<unk>", *"a calm fast piano guitar melody in minor major key with drums slow bright".split()]
+    words = [
+        "<pad>",
+        "</s>",
+        "<unk>",
+        *[
+            "a",
+            "calm",
+            "fast",
+            "piano",
+            "guitar",
+            "melody",
+            "in",
+            "minor",
+            "major",
+            "key",
+            "with",
+            "drums",
+            "slow",
+            "bright",
+        ],
+    ]
     tokenizer = Tokenizer(models.WordLevel({word: i for i, word in enumerate(words)}, unk_token="<unk>"))
     tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
     fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token="<pad>", eos_token="</s>", unk_token="<unk>")
