@@ -63,9 +63,10 @@ class ClapEmbedder:
             model = ClapModel.from_pretrained(folder / "clap")
             processor = ClapProcessor.from_pretrained(folder / "clap_processor")
         else:
-            model = ClapModel.from_pretrained(name, revision=revision)
-            processor = ClapProcessor.from_pretrained(name, revision=revision)
-        return cls(model.to(device), processor, name, _commit(model))
+            model = ClapModel.from_pretrained(name, revision=revision or "main")
+            processor = ClapProcessor.from_pretrained(name, revision=revision or "main")
+        torch.nn.Module.to(model, device)
+        return cls(model, processor, name, _commit(model))
 
     def embed(self, windows: np.ndarray) -> np.ndarray:
         embeddings = clap_audio_embeddings(self.model, self.processor, np.asarray(windows, dtype=np.float32))
@@ -121,12 +122,13 @@ class HubertEmbedder:
     ) -> HubertEmbedder:
         from transformers import AutoModel, Wav2Vec2FeatureExtractor
 
-        model = AutoModel.from_pretrained(name, revision=revision)
+        model = AutoModel.from_pretrained(name, revision=revision or "main")
         try:
-            extractor = Wav2Vec2FeatureExtractor.from_pretrained(name, revision=revision)
+            extractor = Wav2Vec2FeatureExtractor.from_pretrained(name, revision=revision or "main")
         except OSError:  # a bare model: what nearly all of these were trained with
             extractor = Wav2Vec2FeatureExtractor(sampling_rate=16000, do_normalize=True)
-        return cls(model.to(device), extractor, layer, pooling, name, _commit(model))
+        torch.nn.Module.to(model, device)
+        return cls(model, extractor, layer, pooling, name, _commit(model))
 
     @torch.no_grad()
     def embed(self, windows: np.ndarray) -> np.ndarray:
@@ -160,9 +162,10 @@ class AstEmbedder:
     def from_pretrained(cls, name: str, revision: str | None = None, device: str = "cpu") -> AstEmbedder:
         from transformers import ASTFeatureExtractor, ASTForAudioClassification
 
-        model = ASTForAudioClassification.from_pretrained(name, revision=revision)
-        extractor = ASTFeatureExtractor.from_pretrained(name, revision=revision)
-        return cls(model.to(device), extractor, name, _commit(model))
+        model = ASTForAudioClassification.from_pretrained(name, revision=revision or "main")
+        extractor = ASTFeatureExtractor.from_pretrained(name, revision=revision or "main")
+        torch.nn.Module.to(model, device)
+        return cls(model, extractor, name, _commit(model))
 
     def embed(self, windows: np.ndarray) -> np.ndarray:
         return self._run(windows)[0][:, None]

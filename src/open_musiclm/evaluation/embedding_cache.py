@@ -50,8 +50,8 @@ class EmbeddingCache:
             network: Takes windows (B, samples) at `backbone.sampling_rate` and returns (B, frames, dimension).
             output: What it returns ("embedding", "probabilities"); part of the file's name.
         """
-        key = {"output": output, "backbone": asdict(backbone), "windowing": asdict(windowing)}
-        del key["backbone"]["name"]  # the weights say what it is; a folder may be moved
+        made_by = {**asdict(backbone), "name": None}  # the weights say what it is; a folder may be moved
+        key = {"output": output, "backbone": made_by, "windowing": asdict(windowing)}
         made_of = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:12]
         results = []
         for clip in tqdm(clips, desc=description, unit="clip", leave=False, disable=None):

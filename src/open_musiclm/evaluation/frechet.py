@@ -42,7 +42,8 @@ class Gaussian:
         x = as_embeddings(embeddings, name)
         centred = (x - x.mean(axis=0)) / np.sqrt(len(x) - 1)
         # only AᵀA matters, so a tall A is folded to (D, D)
-        return cls(x.mean(axis=0), np.linalg.qr(centred, mode="r") if len(x) > x.shape[1] else centred)
+        factor = np.asarray(np.linalg.qr(centred, mode="r")) if len(x) > x.shape[1] else centred
+        return cls(x.mean(axis=0), factor)
 
     def distance_to(self, other: Gaussian) -> float:
         """Fréchet distance, not negative."""

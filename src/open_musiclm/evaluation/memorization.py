@@ -76,7 +76,7 @@ def memorization_test(
         continue_greedily: Takes CLAP tokens (B, Q), a prompt (B, T) and a number of tokens N; returns (B, N).
         examples: Each with at least `max(prompt_lengths) + num_tokens` semantic tokens; give more than one.
         centroids: (codebook_size, D) of the semantic quantizer that made the tokens.
-        num_negatives: Pairs of a continuation and another example's target, over all prompt lengths together.
+        num_negatives: Pairs of a continuation and another example's target, over all prompt lengths together, at least.
         false_positive_rate: Share of the negatives that may lie below the threshold.
 
     Raises:
@@ -107,12 +107,12 @@ def memorization_test(
         )
         targets[length] = semantic[:, length : length + num_tokens]
 
-    negatives = []
+    found: list[float] = []
     rounds = max(-(-num_negatives // (len(examples) * len(prompt_lengths))), 1)
     for length in prompt_lengths:
         for order in derangements([example.name for example in examples], rounds, rng):
-            negatives += [cost(ours, targets[length][j]) for ours, j in zip(continuations[length], order, strict=True)]
-    negatives = np.array(negatives)[:num_negatives]
+            found += [cost(ours, targets[length][j]) for ours, j in zip(continuations[length], order, strict=True)]
+    negatives = np.array(found)
     threshold, warnings = calibrate_threshold(negatives, false_positive_rate)
 
     results = []
@@ -131,8 +131,8 @@ def memorization_test(
                 false_positive_rate=float((negatives < threshold).mean()),
                 num_negatives=len(negatives),
                 costs=tuple(costs.tolist()),
-                exact_examples=tuple(examples[i].name for i in np.flatnonzero(exact)),
-                approximate_examples=tuple(examples[i].name for i in np.flatnonzero(approximate)),
+                exact_examples=tuple(e.name for e, hit in zip(examples, exact, strict=True) if hit),
+                approximate_examples=tuple(e.name for e, hit in zip(examples, approximate, strict=True) if hit),
                 warnings=warnings,
             )
         )
@@ -149,7 +149,7 @@ def calibrate_threshold(negative_costs, false_positive_rate: float) -> tuple[flo
     costs = np.sort(np.asarray(negative_costs, dtype=np.float64))
     if costs.size == 0:
         raise ValueError("no negative pairs were given.")
-    warnings = ()
+    warnings: tuple[str, ...] = ()
     if costs.size * false_positive_rate < 1:
         warnings = (
             f"{costs.size} negative pairs cannot show a rate of {false_positive_rate:g}; at least "
