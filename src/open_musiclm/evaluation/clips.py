@@ -26,7 +26,8 @@ class Clip:
     Attributes:
         id: Stem of the file; for a generated clip the id of its prompt.
         length_in_s: Seconds.
-        fingerprint: Of the file's bytes; names its embeddings in the cache.
+        fingerprint: Of its samples (not of the file, which also says how long it took to make); names its embeddings in
+            the cache.
     """
 
     id: str
@@ -93,7 +94,7 @@ def scan_clips(folder: str | Path, name: str, min_clips: int = 1) -> ClipSet:
         elif path.stem in clips:
             skipped.append(Skipped(f"{name}: {shown}", f"another file is called {path.stem!r} too"))
         else:
-            fingerprint = hashlib.sha256(path.read_bytes()).hexdigest()[:16]
+            fingerprint = hashlib.sha256(f"{rate} {audio.shape}".encode() + audio.tobytes()).hexdigest()[:16]
             clips[path.stem] = Clip(
                 path.stem, path, rate, len(audio), length, measure_levels(audio, rate), fingerprint
             )

@@ -22,7 +22,7 @@ def colour_class(index: int) -> str:
 def interval_plot(results: list[MetricResult], colours: dict[str, str], width: int = 420) -> str:
     """One row a system: a dot at its figure and a bar over its interval."""
     rows = [result for result in results if math.isfinite(result.value)]
-    left, right, step, bottom = 180, 20, 26, 24
+    left, right, step, bottom = 196, 20, 26, 24
     ends = [v for r in rows for v in ((r.interval.low, r.interval.high, r.value) if r.interval else (r.value,))]
     scale = _Scale(min(ends), max(ends), left, width - right)
     height = len(rows) * step + bottom
@@ -45,7 +45,7 @@ def interval_plot(results: list[MetricResult], colours: dict[str, str], width: i
 def strip_plot(results: list[MetricResult], colours: dict[str, str], width: int = 420) -> str:
     """One row a system: a faint dot for every clip, and a stroke at the mean."""
     rows = [result for result in results if result.per_clip]
-    left, right, step, bottom = 180, 20, 30, 24
+    left, right, step, bottom = 196, 20, 30, 24
     values = [v for r in rows for v in r.per_clip or () if math.isfinite(v)]
     scale = _Scale(min(values), max(values), left, width - right)
     height = len(rows) * step + bottom
