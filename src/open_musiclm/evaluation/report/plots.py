@@ -95,19 +95,18 @@ class _Scale:
     """From values to pixels, with round ticks."""
 
     def __init__(self, low: float, high: float, start: float, end: float, pad: float = 0.06):
-        spread = (high - low) or max(abs(high), 1e-3)
+        spread = high - low
+        if spread <= 1e-9 * max(abs(high), abs(low), 1e-3):  # one value, in the middle
+            spread, pad = max(abs(high), 1e-3), 0.5
         self.low, self.high = low - pad * spread, high + pad * spread
-        if high == low:
-            self.low, self.high = low - 0.5 * spread, high + 0.5 * spread
         self.start, self.end = start, end
 
     def __call__(self, value: float) -> float:
         return self.start + (value - self.low) / (self.high - self.low) * (self.end - self.start)
 
-    def ticks(self, about: int = 5) -> list[float]:
-        rough = (self.high - self.low) / about
-        base = 10.0 ** math.floor(math.log10(rough))
-        step = min((m * base for m in (1, 2, 5, 10)), key=lambda s: abs(s - rough))
+    def ticks(self, most: int = 5) -> list[float]:
+        base = 10.0 ** math.floor(math.log10((self.high - self.low) / most))
+        step = next(m * base for m in (1, 2, 5, 10) if (self.high - self.low) / (m * base) <= most)
         first = math.ceil(self.low / step)
         return [round(i * step, 12) for i in range(first, math.floor(self.high / step) + 1)]
 

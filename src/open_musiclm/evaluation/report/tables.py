@@ -43,7 +43,7 @@ def summary_table(
     best = {}
     for metric in metrics:
         rows = [r for r in results if r.metric == metric and r.system not in controls and math.isfinite(r.value)]
-        if len(rows) > 1 and rows[0].higher_is_better is not None:
+        if len({r.value for r in rows}) > 1 and rows[0].higher_is_better is not None:
             best[metric] = (max if rows[0].higher_is_better else min)(r.value for r in rows)
     head = "".join(f"<th>{escape(m)} {ARROWS[_direction(results, m)]}</th>" for m in metrics)
     body = []
