@@ -13,8 +13,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from tqdm.auto import tqdm
 
-from .similarity import derangements
 from .transport import histogram_transport_cost
 
 __all__ = ["MemorizationResult", "TokenExample", "calibrate_threshold", "memorization_test"]
@@ -76,7 +76,8 @@ def memorization_test(
         continue_greedily: Takes CLAP tokens (B, Q), a prompt (B, T) and a number of tokens N; returns (B, N).
         examples: Each with at least `max(prompt_lengths) + num_tokens` semantic tokens; give more than one.
         centroids: (codebook_size, D) of the semantic quantizer that made the tokens.
-        num_negatives: Pairs of a continuation and another example's target, over all prompt lengths together, at least.
+        num_negatives: Pairs of a continuation and another example's target, over all prompt lengths together; fewer if
+            there are not so many.
         false_positive_rate: Share of the negatives that may lie below the threshold.
 
     Raises:
@@ -98,7 +99,7 @@ def memorization_test(
         return histogram_transport_cost(ours, theirs, centroids, relative_regularization)
 
     continuations, targets = {}, {}
-    for length in prompt_lengths:
+    for length in tqdm(prompt_lengths, desc="continue", unit="length", leave=False, disable=None):
         continuations[length] = np.concatenate(
             [
                 continue_greedily(clap[i : i + batch_size], semantic[i : i + batch_size, :length], num_tokens)
@@ -107,11 +108,13 @@ def memorization_test(
         )
         targets[length] = semantic[:, length : length + num_tokens]
 
+    others = len(examples) - 1
+    num_pairs = min(-(-num_negatives // len(prompt_lengths)), len(examples) * others)
     found: list[float] = []
-    rounds = max(-(-num_negatives // (len(examples) * len(prompt_lengths))), 1)
-    for length in prompt_lengths:
-        for order in derangements([example.name for example in examples], rounds, rng):
-            found += [cost(ours, targets[length][j]) for ours, j in zip(continuations[length], order, strict=True)]
+    for length in tqdm(prompt_lengths, desc="negative pairs", unit="length", leave=False, disable=None):
+        for pair in rng.choice(len(examples) * others, size=num_pairs, replace=False).tolist():
+            ours, theirs = divmod(pair, others)
+            found.append(cost(continuations[length][ours], targets[length][theirs + (theirs >= ours)]))
     negatives = np.array(found)
     threshold, warnings = calibrate_threshold(negatives, false_positive_rate)
 
