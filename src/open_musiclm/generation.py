@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 import torch
 from transformers import GenerationConfig, GenerationMixin, LogitsProcessorList
 
+from .fast_decoding import FastDecoder, can_decode_fast
 from .sampling import GumbelNoise, resolve_generators, sample_tokens
 from .streams import check_token_range, flatten_tokens, unflatten_tokens
 
@@ -96,7 +97,11 @@ class StageGenerationMixin(GenerationMixin):
             device=self.device,
         )
         noise = iter(GumbelNoise(generators, stream.codebook_size + 1, self.device)) if settings.do_sample else None
-        decoder = PlainDecoder(self, streams, settings.mask_condition_eos, use_cache=settings.use_cache is not False)
+        use_cache = settings.use_cache is not False
+        if can_decode_fast(self, use_cache):
+            decoder = FastDecoder(self, streams, num_tokens, settings.mask_condition_eos)
+        else:
+            decoder = PlainDecoder(self, streams, settings.mask_condition_eos, use_cache)
 
         token_ids = given.new_empty(batch_size, num_tokens)
         token_ids[:, :num_given] = given
