@@ -202,6 +202,6 @@ def _prefers_transposed_keys(device: torch.device, dtype: torch.dtype, batch_siz
     return device.type == "cpu" and dtype == torch.bfloat16 and batch_size >= 4
 
 
-def can_decode_fast(model, use_cache: bool) -> bool:
-    """Whether a stage can go this way: a cache is wanted, evaluation mode, plain weights on one device."""
-    return use_cache and not model.training and is_packable(model)
+def can_decode_fast(model) -> bool:
+    """Whether a stage can go this way: evaluation mode, and plain weights of one dtype on one device."""
+    return not model.training and is_packable(model)
