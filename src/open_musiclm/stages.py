@@ -311,11 +311,7 @@ class MusicLMStageModel(PublishedModel, PreTrainedModel, StageGenerationMixin):
             past_length: int | torch.Tensor = 0
             if past_key_values is not None:
                 num_rows = sum(sizes[:-1]) + 1
-                if self.config.non_causal_prefix_size > num_rows + predicted_ids.shape[1]:
-                    raise ValueError(
-                        f"A cache needs the non-causal prefix ({self.config.non_causal_prefix_size} positions) within "
-                        f"the first call's {num_rows + predicted_ids.shape[1]}; pass `use_cache=False`."
-                    )
+                self._check_cached_prefix(num_rows, predicted_ids.shape[1])
                 all_visible = bool(key_mask.all())
                 prefix = PrefixState(num_rows, None if all_visible else key_mask[:, :num_rows])
                 past_key_values.prefix_state = prefix
@@ -384,6 +380,14 @@ class MusicLMStageModel(PublishedModel, PreTrainedModel, StageGenerationMixin):
                 prefix.bias_table = self.decoder.bias_table(-(-num_keys // 256) * 256)
             table = prefix.bias_table
         return self.decoder.attention_mask(positions, num_keys, key_mask, table)
+
+    def _check_cached_prefix(self, num_rows: int, num_tokens: int) -> None:
+        """A cache cannot serve rows that later ones still change."""
+        if self.config.non_causal_prefix_size > num_rows + num_tokens:
+            raise ValueError(
+                f"A cache needs the non-causal prefix ({self.config.non_causal_prefix_size} positions) within the first "
+                f"call's {num_rows + num_tokens}; pass `use_cache=False`."
+            )
 
     def _table_reach(self, table: torch.Tensor) -> int:
         return table.shape[1] - max(self.config.non_causal_prefix_size - 1, 0)
