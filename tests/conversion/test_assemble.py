@@ -60,7 +60,9 @@ def test_it_makes_music(assembled):
 def test_it_is_what_saving_the_pipeline_writes(assembled, tmp_path):
     pipe = MusicLMPipeline.from_pretrained(assembled)
     pipe.save_pretrained(tmp_path)
-    first, second = ({path.relative_to(folder) for path in folder.rglob("*") if path.is_file()} for folder in (assembled, tmp_path))
+    first, second = (
+        {path.relative_to(folder) for path in folder.rglob("*") if path.is_file()} for folder in (assembled, tmp_path)
+    )
     assert first == second
     first, second = (json.loads((folder / "model_index.json").read_text()) for folder in (assembled, tmp_path))
     first.pop("_name_or_path", None), second.pop("_name_or_path", None)
@@ -69,7 +71,11 @@ def test_it_is_what_saving_the_pipeline_writes(assembled, tmp_path):
 
 def test_stages_record_the_codebooks_beside_them(assembled):
     pipe = MusicLMPipeline.from_pretrained(assembled)
-    streams = {stream.name: stream for stage in (pipe.semantic_model, pipe.coarse_model, pipe.fine_model) for stream in stage.streams}
+    streams = {
+        stream.name: stream
+        for stage in (pipe.semantic_model, pipe.coarse_model, pipe.fine_model)
+        for stream in stage.streams
+    }
     assert streams["clap"].codebook_fingerprint == pipe.clap_quantizer.fingerprint
     assert streams["semantic"].codebook_fingerprint == pipe.semantic_quantizer.fingerprint
     assert streams["coarse"].codebook_fingerprint is not None
@@ -81,7 +87,11 @@ def test_stages_record_the_codebooks_beside_them(assembled):
 
 def test_the_card_says_what_is_known(assembled):
     card = ModelCard.load(assembled / "README.md")
-    assert (card.data.library_name, card.data.pipeline_tag, card.data.license) == ("diffusers", "text-to-audio", "cc-by-nc-4.0")
+    assert (card.data.library_name, card.data.pipeline_tag, card.data.license) == (
+        "diffusers",
+        "text-to-audio",
+        "cc-by-nc-4.0",
+    )
     for file in ("semantic.transformer.1000.pt", "clap.rvq.950_no_fusion.pt", "kmeans_10s_no_fusion.joblib"):
         assert file in card.text
     assert "tokens of m-a-p/MERT-v0 | cc-by-nc-4.0" in card.text
@@ -106,7 +116,13 @@ def test_original_clap_and_codec_files(sources, tmp_path, convert):
         "--codec", tmp_path / "encodec_24khz.th",
     )  # fmt: skip
     assert "clap, clap_processor" in printed
-    assert {path.name for path in (tmp_path / "out").iterdir()} == {"README.md", "clap", "clap_processor", "clap_quantizer", "codec"}
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {
+        "README.md",
+        "clap",
+        "clap_processor",
+        "clap_quantizer",
+        "codec",
+    }
     card = (tmp_path / "out" / "README.md").read_text()
     assert "| clap | 630k-audioset-best.pt | cc0-1.0 |" in card
 
