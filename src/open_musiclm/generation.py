@@ -82,6 +82,10 @@ class TokenRun:
         """What there is: (batch, frames) for one codebook, else (batch, frames, num_codebooks)."""
         return unflatten_tokens(self.token_ids[:, : self.num_made], self.stream)
 
+    @property
+    def is_done(self) -> bool:
+        return self.num_made == self.token_ids.shape[1]
+
     @torch.no_grad()
     def advance(self, num_frames: int) -> None:
         """Go on until there are `num_frames` frames (or all that were asked for)."""
