@@ -3,6 +3,8 @@
     conditioning streams (+ a beginning of the predicted one) ─ prefill ─→ logits ─ sample ─→ token
                                                      decode_one_token ←──────────────────────┘
 
+A decoder (`FastDecoder`, or `PlainDecoder` through the model's own forward) turns tokens so far into the next logits.
+
 Every token has the same frame and codebook whatever is drawn, so there is no stopping: the number of steps is known.
 """
 
@@ -13,8 +15,9 @@ from collections.abc import Callable, Sequence
 import torch
 from transformers import GenerationConfig, GenerationMixin, LogitsProcessorList
 
-from .sampling import GumbelNoise, resolve_generators, sample_tokens
-from .streams import check_token_range, flatten_tokens, unflatten_tokens
+from .fast_decoding import FastDecoder, can_decode_fast
+from .sampling import GumbelNoise, StandardSampling, resolve_generators, sample_tokens
+from .streams import TokenStream, check_token_range, flatten_tokens, unflatten_tokens
 
 
 class PlainDecoder:
@@ -41,10 +44,80 @@ class PlainDecoder:
         return outputs.logits[:, -1]
 
 
+class TokenRun:
+    """A `generate` call under way.
+
+    Args:
+        decoder: tokens so far → next logits.
+        stream: the predicted stream.
+        given (batch, tokens): its beginning.
+        num_tokens: tokens to make, the beginning counted in.
+        processors: of the scores, in float32 and with EOS forbidden.
+        noise: of each sample; `None` takes the best token.
+        on_token: called after each step with the number of steps done.
+    """
+
+    def __init__(
+        self,
+        decoder: PlainDecoder | FastDecoder,
+        stream: TokenStream,
+        given: torch.Tensor,
+        num_tokens: int,
+        processors: LogitsProcessorList,
+        noise: GumbelNoise | None,
+        on_token: Callable[[int], None] | None = None,
+    ):
+        self.decoder = decoder
+        self.stream = stream
+        self.processors = processors
+        self.standard = StandardSampling.from_processors(processors, stream.codebook_size)
+        self.noise = iter(noise) if noise is not None else None
+        self.on_token = on_token
+        self.num_given = self.num_made = given.shape[1]
+        self.token_ids = given.new_empty(len(given), num_tokens)
+        self.token_ids[:, : self.num_given] = given
+
+    @property
+    def frames(self) -> torch.Tensor:
+        """What there is: (batch, frames) for one codebook, else (batch, frames, num_codebooks)."""
+        return unflatten_tokens(self.token_ids[:, : self.num_made], self.stream)
+
+    @property
+    def is_done(self) -> bool:
+        return self.num_made == self.token_ids.shape[1]
+
+    @torch.no_grad()
+    def advance(self, num_frames: int) -> None:
+        """Go on until there are `num_frames` frames (or all that were asked for)."""
+        stop = min(num_frames * self.stream.num_codebooks, self.token_ids.shape[1])
+        while self.num_made < stop:
+            so_far = self.token_ids[:, : self.num_made]
+            first = self.num_made == self.num_given
+            logits = self.decoder.prefill(so_far) if first else self.decoder.decode_one_token(so_far)
+            noise = next(self.noise) if self.noise is not None else None
+            self.token_ids[:, self.num_made] = self._sample(so_far, logits, noise)
+            self.num_made += 1
+            if self.on_token is not None:
+                self.on_token(self.num_made - self.num_given)
+
+    def _sample(self, so_far: torch.Tensor, logits: torch.Tensor, noise: torch.Tensor | None) -> torch.Tensor:
+        if self.standard is not None:
+            return self.standard(logits, noise)
+        scores = logits.float()
+        scores[:, self.stream.eos_id] = -torch.inf  # a stream's length is what was asked for
+        return sample_tokens(self.processors(so_far, scores), noise)
+
+
 class StageGenerationMixin(GenerationMixin):
     """`generate` of a stage."""
 
-    @torch.no_grad()
+    def adjust_generation_fn(self, *args, **kwargs) -> None:
+        """Keeps the config's sampling settings where a stage comes without its generation_config.json."""
+        own = self.generation_config
+        super().adjust_generation_fn(*args, **kwargs)
+        if self.generation_config._from_model_config:
+            self.generation_config = own
+
     def generate(
         self,
         num_frames: int,
@@ -52,6 +125,7 @@ class StageGenerationMixin(GenerationMixin):
         generation_config: GenerationConfig | None = None,
         logits_processor: LogitsProcessorList | None = None,
         on_token: Callable[[int], None] | None = None,
+        fast: bool = True,
         **kwargs,
     ) -> torch.Tensor:
         """Continue the predicted stream, given the conditioning streams.
@@ -64,6 +138,8 @@ class StageGenerationMixin(GenerationMixin):
                 `mask_condition_eos` hides the conditioning streams' EOS as in training.
             logits_processor: further processors, given the predicted ids so far (batch, tokens), flat, and the scores.
             on_token: called after each step with the number of steps done (for a progress bar).
+            fast: decode on packed weights where the model allows it (see fast_decoding.py); `False` goes through the
+                model's own `forward` for every token, as does a model with hooks, adapters or quantized weights.
             kwargs: the conditioning streams as `{name}_token_ids`; the predicted stream under its own name for a
                 beginning to keep; and settings that override the generation config (`temperature=0.8`, `top_k=50`,
                 `do_sample=False`, `use_cache=False`, …).
@@ -75,6 +151,23 @@ class StageGenerationMixin(GenerationMixin):
             ValueError: streams missing, unknown or out of range; a beginning longer than `num_frames`, or of broken
                 frames; generators that do not match the batch.
         """
+        run = self.start_generation(
+            num_frames, generator, generation_config, logits_processor, on_token, fast, **kwargs
+        )
+        run.advance(num_frames)
+        return run.frames
+
+    def start_generation(
+        self,
+        num_frames: int,
+        generator: torch.Generator | Sequence[torch.Generator] | None = None,
+        generation_config: GenerationConfig | None = None,
+        logits_processor: LogitsProcessorList | None = None,
+        on_token: Callable[[int], None] | None = None,
+        fast: bool = True,
+        **kwargs,
+    ) -> TokenRun:
+        """[`generate`], to be carried on some frames at a time; its arguments and errors, and the same tokens."""
         stream = self.predicted_stream
         streams = {name: kwargs.pop(name) for name in list(kwargs) if name.endswith("_token_ids")}
         streams = {name: token_ids for name, token_ids in streams.items() if token_ids is not None}
@@ -85,31 +178,21 @@ class StageGenerationMixin(GenerationMixin):
         batch_size = given.shape[0]
         generators = resolve_generators(generator, batch_size)
 
-        num_given = given.shape[1]
         num_tokens = num_frames * stream.num_codebooks
-        if num_given == num_tokens:
-            return unflatten_tokens(given, stream)
         processors = self._get_logits_processor(
             settings,
-            input_ids_seq_length=num_given,
+            input_ids_seq_length=given.shape[1],
             logits_processor=logits_processor if logits_processor is not None else LogitsProcessorList(),
             device=self.device,
         )
-        noise = iter(GumbelNoise(generators, stream.codebook_size + 1, self.device)) if settings.do_sample else None
-        decoder = PlainDecoder(self, streams, settings.mask_condition_eos, use_cache=settings.use_cache is not False)
-
-        token_ids = given.new_empty(batch_size, num_tokens)
-        token_ids[:, :num_given] = given
-        for index in range(num_given, num_tokens):
-            so_far = token_ids[:, :index]
-            logits = decoder.prefill(so_far) if index == num_given else decoder.decode_one_token(so_far)
-            scores = logits.float()
-            scores[:, stream.eos_id] = -torch.inf  # a stream's length is what was asked for
-            scores = processors(so_far, scores)
-            token_ids[:, index] = sample_tokens(scores, next(noise) if noise is not None else None)
-            if on_token is not None:
-                on_token(index - num_given + 1)
-        return unflatten_tokens(token_ids, stream)
+        noise = GumbelNoise(generators, stream.codebook_size + 1, self.device) if settings.do_sample else None
+        decoder: PlainDecoder | FastDecoder
+        use_cache = settings.use_cache is not False
+        if fast and use_cache and can_decode_fast(self):
+            decoder = FastDecoder(self, streams, num_tokens, settings.mask_condition_eos)
+        else:
+            decoder = PlainDecoder(self, streams, settings.mask_condition_eos, use_cache)
+        return TokenRun(decoder, stream, given, num_tokens, processors, noise, on_token)
 
     def _check_streams(self, streams: dict[str, torch.Tensor], num_frames: int) -> torch.Tensor:
         """Refuse what cannot be generated from; returns the predicted stream's beginning (batch, tokens)."""

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
+from transformers import LogitsProcessorList, TemperatureLogitsWarper, TopKLogitsWarper
 
 #: steps of noise drawn at a time; part of what a seed means, so changing it changes every seeded result
 NOISE_BLOCK = 64
@@ -73,3 +75,39 @@ class GumbelNoise:
 def sample_tokens(scores: torch.Tensor, noise: torch.Tensor | None) -> torch.Tensor:
     """Gumbel-max: (batch, vocabulary) scores and noise → (batch,) ids; without noise the best id."""
     return (scores if noise is None else scores + noise).argmax(dim=-1)
+
+
+@dataclass(frozen=True)
+class StandardSampling:
+    """Temperature, then the best `top_k`, then Gumbel-max: what nearly every call asks for, as few tensor operations."""
+
+    codebook_size: int
+    temperature: float = 1.0
+    top_k: int | None = None
+
+    @classmethod
+    def from_processors(cls, processors: LogitsProcessorList, codebook_size: int) -> StandardSampling | None:
+        """The same as these processors, or `None` if they do anything else."""
+        settings: dict = {}
+        for processor in processors:
+            if type(processor) is TemperatureLogitsWarper and not settings:
+                settings["temperature"] = processor.temperature
+            elif type(processor) is TopKLogitsWarper and "top_k" not in settings:
+                if processor.filter_value != -float("inf"):
+                    return None
+                settings["top_k"] = processor.top_k
+            else:
+                return None
+        return cls(codebook_size, **settings)
+
+    def __call__(self, logits: torch.Tensor, noise: torch.Tensor | None) -> torch.Tensor:
+        """Logits and noise (batch, codebook_size + 1) → ids (batch,); EOS, the last entry, is never drawn."""
+        scores = logits[:, : self.codebook_size].float()
+        if noise is None:
+            return scores.argmax(dim=-1)
+        if self.temperature != 1.0:
+            scores = scores / self.temperature
+        if self.top_k is not None and self.top_k < self.codebook_size:
+            worst = scores.topk(self.top_k, dim=-1).values[:, -1:]
+            scores = scores.masked_fill(scores < worst, -torch.inf)
+        return (scores + noise[:, : self.codebook_size]).argmax(dim=-1)

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 from ..version import __version__
 
-COMMANDS = ("generate", "tokenize", "fit-codebooks", "train")
+COMMANDS = ("generate", "tokenize", "fit-codebooks", "train", "evaluate")
 
 
 def build_parser() -> argparse.ArgumentParser:

@@ -1,0 +1,207 @@
+"""Decoding that reads the weights once a token and does little else.
+
+    prefill           the window's known rows at once ──→ keys, values, convolution inputs in fixed buffers
+    decode_one_token  embed ─→ layers, one row each ─→ norm ─→ the active codebook's head ─→ logits
+
+The same function as `PlainDecoder` computes, on packed weights (packed_weights.py) and with fewer operations.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+
+from .packed_weights import PackedLayer, PackedStage, is_packable, pack_stage
+
+#: rows of a prefill that go through the layers together: more are no faster, and their inner states fill the memory
+ROWS_A_PREFILL = {"cpu": 4096, "cuda": 65536}
+
+
+class LayerState:
+    """What one layer remembers of the rows before: scaled keys, values, and the last inputs of its convolution."""
+
+    def __init__(self, batch_size: int, num_rows: int, head_dim: int, transposed_keys: bool, like: torch.Tensor):
+        self.transposed_keys = transposed_keys
+        shape = (batch_size, head_dim, num_rows) if transposed_keys else (batch_size, num_rows, head_dim)
+        self.keys = like.new_empty(shape)
+        self.values = like.new_empty(batch_size, num_rows, head_dim)
+        self.conv_inputs: list[torch.Tensor] = []  # of the rows before, the oldest first: (batch, 2 · inner) each
+
+    def keys_of(self, rows: slice | int) -> torch.Tensor:
+        return self.keys[:, :, rows] if self.transposed_keys else self.keys[:, rows]
+
+
+class FastDecoder:
+    """One `generate` call of a stage.
+
+    Args:
+        model: a stage for which [`can_decode_fast`] holds.
+        streams: its conditioning streams by argument name.
+        num_tokens: tokens that the predicted stream will have at most.
+        mask_condition_eos: see `MusicLMStageModel.forward`.
+    """
+
+    def __init__(self, model, streams: dict[str, torch.Tensor], num_tokens: int, mask_condition_eos: bool):
+        self.model = model
+        self.streams = streams
+        self.num_tokens = num_tokens
+        self.mask_condition_eos = mask_condition_eos
+        self.num_heads = model.config.num_attention_heads
+        self.head_dim = model.config.head_dim
+        self.num_codebooks = model.predicted_stream.num_codebooks
+        self.packed: PackedStage = pack_stage(model)
+
+    # ----------------------------------------------------------------- prefill
+
+    def prefill(self, token_ids: torch.Tensor) -> torch.Tensor:
+        """The conditioning and the predicted stream's beginning (batch, tokens) → next logits (batch, vocabulary)."""
+        model, packed = self.model, self.packed
+        flat = model._collect_streams({**self.streams, model.predicted_stream.argument: token_ids}, past_length=0)
+        x, key_mask, sizes = model._embed_sequence(flat, True, self.mask_condition_eos)
+        batch_size, length, _ = x.shape
+        self.first_row = sum(sizes[:-1]) + 1  # of the predicted stream's tokens
+        model._check_cached_prefix(self.first_row, token_ids.shape[1])
+        if bool((key_mask == key_mask[:1]).all()):  # usually: one mask then serves the whole batch
+            key_mask = key_mask[:1]
+        self._allocate(batch_size, self.first_row + self.num_tokens, key_mask)
+
+        positions = torch.arange(length, device=x.device)
+        last = []
+        samples_a_part = max(ROWS_A_PREFILL.get(x.device.type, 4096) // length, 1)
+        for first in range(0, batch_size, samples_a_part):
+            part = slice(first, first + samples_a_part)
+            mask = None
+            if first == 0 or len(key_mask) > 1:
+                part_mask = key_mask[part] if len(key_mask) > 1 else key_mask
+                mask = model.decoder.attention_mask(positions, length, part_mask, packed.bias_table(length))
+            last.append(self._prefill_part(x[part], part, mask))
+        x = F.layer_norm(torch.cat(last), packed.norm.shape, packed.norm, None, packed.norm_eps)
+        return packed.heads[token_ids.shape[1] % self.num_codebooks](x)
+
+    def _allocate(self, batch_size: int, num_rows: int, key_mask: torch.Tensor) -> None:
+        """Buffers for a window of `num_rows` rows; `key_mask` (batch or 1, rows so far) is False for hidden keys."""
+        packed = self.packed
+        transposed = _prefers_transposed_keys(key_mask.device, packed.dtype, batch_size)
+        self.states = [
+            LayerState(batch_size, num_rows, self.head_dim, transposed, layer.mlp_norm) for layer in packed.layers
+        ]
+        for layer, state in zip(packed.layers, self.states, strict=True):
+            channels = len(layer.conv[0]) if layer.conv else 0
+            state.conv_inputs = [layer.mlp_norm.new_zeros(batch_size, channels) for _ in layer.conv[1:]]
+        self.hidden_keys = None  # what to add to each key's scores: (batch or 1, 1, num_rows), -inf for a hidden one
+        if not key_mask.all():
+            self.hidden_keys = torch.zeros(len(key_mask), 1, num_rows, dtype=packed.dtype, device=key_mask.device)
+            self.hidden_keys[:, 0, : key_mask.shape[1]].masked_fill_(~key_mask, -torch.inf)
+        self.reversed_bias = packed.reversed_bias(num_rows)
+
+    def _prefill_part(self, x: torch.Tensor, part: slice, mask: torch.Tensor) -> torch.Tensor:
+        """Some samples' rows (samples, rows, hidden_size) through the layers → their last rows (samples, hidden_size)."""
+        samples, length, size = x.shape
+        x = x.reshape(-1, size)
+        for layer, state in zip(self.packed.layers, self.states, strict=True):
+            qkv = layer.qkv(x).view(samples, length, self.num_heads + 2, self.head_dim)
+            query, key = _unit(qkv[:, :, :-1]).transpose(1, 2).split([self.num_heads, 1], dim=1)
+            key, value = key * layer.key_scale, qkv[:, :, -1:].transpose(1, 2)  # (samples, 1, rows, head_dim)
+            state.keys_of(slice(0, length))[part] = key[:, 0].mT if state.transposed_keys else key[:, 0]
+            state.values[part, :length] = value[:, 0]
+            output = F.scaled_dot_product_attention(
+                query, key.expand_as(query), value.expand_as(query), mask, scale=1.0
+            )  # (samples, heads, rows, head_dim)
+            x = layer.o_proj.plus(output.transpose(1, 2).reshape(len(x), -1), x)
+
+            inner = layer.up_proj(self._norm(x, layer.mlp_norm))
+            if layer.conv:
+                inner = inner.view(samples, length, -1)
+                for inputs, row in zip(reversed(state.conv_inputs), range(length - 1, -1, -1), strict=False):
+                    inputs[part] = inner[:, row]
+                inner = _causal_convolution(inner, layer.conv).flatten(0, 1)
+            x = layer.down_proj.plus(self._gate(inner, layer), x)
+        return x.view(samples, length, size)[:, -1]
+
+    # ------------------------------------------------------------------ decode
+
+    def decode_one_token(self, token_ids: torch.Tensor) -> torch.Tensor:
+        """All predicted tokens so far (batch, tokens), the last one new → next logits (batch, vocabulary)."""
+        index = token_ids.shape[1] - 1
+        packed = self.packed
+        x = F.embedding(token_ids[:, index], packed.embeddings[index % self.num_codebooks])
+        if packed.positions is not None:
+            x += packed.positions[index]
+        row = self.first_row + index
+        mask = self._mask(row)
+        for layer, state in zip(packed.layers, self.states, strict=True):
+            x = self._attention(layer, state, x, row, mask)
+            x = self._feed_forward(layer, state, x)
+        return packed.heads[(index + 1) % self.num_codebooks](self._norm(x, packed.norm))
+
+    def _mask(self, row: int) -> torch.Tensor | None:
+        """Bias and hidden keys of a query at `row`: (batch or 1, heads or 1, row + 1)."""
+        hidden = None if self.hidden_keys is None else self.hidden_keys[..., : row + 1]
+        if self.reversed_bias is None:
+            return hidden
+        length = self.reversed_bias.shape[1]
+        bias = self.reversed_bias[None, :, length - row - 1 :]
+        return bias if hidden is None else bias + hidden
+
+    def _attention(
+        self, layer: PackedLayer, state: LayerState, x: torch.Tensor, row: int, mask: torch.Tensor | None
+    ) -> torch.Tensor:
+        qkv = layer.qkv(x).view(len(x), self.num_heads + 2, self.head_dim)
+        _unit(qkv[:, :-1])
+        torch.mul(qkv[:, -2], layer.key_scale, out=state.keys_of(row))
+        state.values[:, row] = qkv[:, -1]
+
+        query, keys, values = qkv[:, :-2], state.keys_of(slice(0, row + 1)), state.values[:, : row + 1]
+        if state.transposed_keys:
+            scores = torch.bmm(query, keys)  # (batch, heads, row + 1)
+            if mask is not None:
+                scores += mask
+            output = torch.bmm(F.softmax(scores, dim=-1), values)
+        else:  # the heads share keys and values, so to the fused kernel they are the rows of one head
+            output = F.scaled_dot_product_attention(
+                query[:, None], keys[:, None], values[:, None], None if mask is None else mask[:, None], scale=1.0
+            )
+        return layer.o_proj.plus(output.reshape(len(x), -1), x)
+
+    def _feed_forward(self, layer: PackedLayer, state: LayerState, x: torch.Tensor) -> torch.Tensor:
+        inner = layer.up_proj(self._norm(x, layer.mlp_norm))
+        if layer.conv:
+            inputs = [*state.conv_inputs, inner]
+            state.conv_inputs = inputs[1:]
+            inner = inputs[0] * layer.conv[0]
+            for tap, row in zip(layer.conv[1:], inputs[1:], strict=True):
+                inner.addcmul_(tap, row)
+        return layer.down_proj.plus(self._gate(inner, layer), x)
+
+    # ------------------------------------------------------------------ pieces
+
+    def _norm(self, x: torch.Tensor, gain: torch.Tensor) -> torch.Tensor:
+        return F.layer_norm(x, gain.shape, gain, None, self.packed.norm_eps)
+
+    def _gate(self, inner: torch.Tensor, layer: PackedLayer) -> torch.Tensor:
+        """(rows, 2 · inner) → gated and normed (rows, inner)."""
+        value, gate = inner.chunk(2, dim=-1)
+        return self._norm(F.gelu(gate).mul_(value), layer.inner_norm)
+
+
+def _unit(heads: torch.Tensor) -> torch.Tensor:
+    """To unit length over the last dimension, in place."""
+    return heads.div_(torch.linalg.vector_norm(heads, dim=-1, keepdim=True).clamp_min_(1e-12))
+
+
+def _causal_convolution(inner: torch.Tensor, taps: list[torch.Tensor]) -> torch.Tensor:
+    """Depthwise, zeros on the left: (samples, rows, channels) → the same."""
+    output = inner * taps[-1]
+    for back, tap in enumerate(reversed(taps[:-1]), start=1):
+        output[:, back:].addcmul_(inner[:, :-back], tap)
+    return output
+
+
+def _prefers_transposed_keys(device: torch.device, dtype: torch.dtype, batch_size: int) -> bool:
+    """On a CPU bfloat16 products of several samples are fastest so; elsewhere the fused attention is."""
+    return device.type == "cpu" and dtype == torch.bfloat16 and batch_size >= 4
+
+
+def can_decode_fast(model) -> bool:
+    """Whether a stage can go this way: evaluation mode, and plain weights of one dtype on one device."""
+    return not model.training and is_packable(model)

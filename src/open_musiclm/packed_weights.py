@@ -1,0 +1,177 @@
+"""A stage's weights as decoding wants them.
+
+- Queries, keys and values come out of one product. Queries are made from the normed input and then brought to unit
+  length, so of the norm only its gain and its mean stay, and both are linear: they are folded into the weights.
+- What multiplies the scores (8 and the two learned scales) is folded into the scale of the keys, which are kept scaled.
+- On a CPU the products use oneDNN's own layout, laid out once. It reads weights at the memory's full speed for one row
+  and for many, in float32 and bfloat16; the general product reaches a fraction of it.
+
+Packed weights are made on first use, kept as long as the model lives, and made again when a parameter was changed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from weakref import WeakKeyDictionary
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from .decoder import ATTENTION_SCALE, MusicLMDecoderLayer
+
+#: rows that oneDNN lays the weights out for: a layout for a few rows serves one and hundreds as well, and for one row it
+#: is faster than the one oneDNN picks for a single row
+LAYOUT_ROWS = 16
+
+
+class PackedLinear:
+    """A product with a fixed (out, in) weight: `linear(x)`, and `linear.plus(x, residual)`."""
+
+    def __init__(self, weight: torch.Tensor):
+        weight = weight.detach()
+        self.weight = weight.contiguous()
+        self.packed = None
+        if weight.device.type == "cpu" and _has_onednn(weight.dtype):
+            self.packed = torch.ops.mkldnn._reorder_linear_weight(self.weight, LAYOUT_ROWS)
+            self.weight = None
+
+    def __call__(self, x: torch.Tensor) -> torch.Tensor:
+        """(batch, in) → (batch, out)."""
+        if self.packed is None:
+            return F.linear(x, self.weight)
+        return torch.ops.mkldnn._linear_pointwise.default(x, self.packed, None, "none", [], "")
+
+    def plus(self, x: torch.Tensor, residual: torch.Tensor) -> torch.Tensor:
+        """The product added to `residual` (batch, out)."""
+        if self.packed is None:
+            return torch.addmm(residual, x, self.weight.T)
+        return torch.ops.mkldnn._linear_pointwise.binary(x, residual, self.packed, None, "add")
+
+
+def _has_onednn(dtype: torch.dtype) -> bool:
+    if dtype not in (torch.float32, torch.bfloat16) or not torch.backends.mkldnn.is_available():
+        return False
+    if dtype == torch.bfloat16 and not torch.ops.mkldnn._is_mkldnn_bf16_supported():
+        return False
+    return hasattr(torch.ops.mkldnn, "_reorder_linear_weight") and hasattr(torch.ops.mkldnn, "_linear_pointwise")
+
+
+@dataclass
+class PackedLayer:
+    """One decoder layer."""
+
+    qkv: PackedLinear  #: input (not normed) → queries (heads · head_dim), key, value
+    query_scale: torch.Tensor  #: (head_dim) what a unit query would be multiplied by, 8 included; keys carry it here
+    key_scale: torch.Tensor  #: (head_dim) what a unit key is multiplied by: its own learned scale and the queries'
+    o_proj: PackedLinear
+    mlp_norm: torch.Tensor  #: (hidden_size)
+    up_proj: PackedLinear
+    conv: list[torch.Tensor]  #: taps, the oldest first, (2 · inner) each; none without the convolution
+    inner_norm: torch.Tensor  #: (inner)
+    down_proj: PackedLinear
+
+
+def _pack_qkv(layer: MusicLMDecoderLayer) -> torch.Tensor:
+    """[queries without the norm's rest; key; value] of the plain input: ((heads + 2) · head_dim, hidden_size).
+
+    norm(x) = (x - mean(x)) · gain / deviation(x). The division cancels when a query is brought to unit length; the rest
+    is x times (I - 1/n) diag(gain).
+    """
+    attention = layer.self_attn
+    queries = attention.q_proj.weight.double() * layer.self_attn_norm.weight.double()
+    queries = queries - queries.mean(dim=1, keepdim=True)
+    dtype = attention.q_proj.weight.dtype
+    return torch.cat([queries.to(dtype), attention.k_proj.weight, attention.v_proj.weight])
+
+
+class PackedStage:
+    """All a decoding step reads of a stage."""
+
+    def __init__(self, model):
+        config, stream = model.config, model.predicted_stream
+        self.dtype = model.decoder.norm.weight.dtype
+        self.norm_eps = config.layer_norm_eps
+        self.layers = [
+            PackedLayer(
+                qkv=PackedLinear(_pack_qkv(layer)),
+                query_scale=ATTENTION_SCALE * layer.self_attn.q_norm.weight,
+                key_scale=ATTENTION_SCALE * layer.self_attn.q_norm.weight * layer.self_attn.k_norm.weight,
+                o_proj=PackedLinear(layer.self_attn.o_proj.weight),
+                mlp_norm=layer.mlp_norm.weight.detach(),
+                up_proj=PackedLinear(layer.mlp.up_proj.weight),
+                conv=[] if layer.mlp.conv is None else list(layer.mlp.conv.weight.detach()[:, 0].T.contiguous()),
+                inner_norm=layer.mlp.inner_norm.weight.detach(),
+                down_proj=PackedLinear(layer.mlp.down_proj.weight),
+            )
+            for layer in model.decoder.layers
+        ]
+        self.norm = model.decoder.norm.weight.detach()
+        self.heads = [PackedLinear(head) for head in model.heads[stream.name]]
+        table = model.embeddings[stream.name].weight.detach()
+        self.embeddings = [  # one view a codebook: an id of codebook q is a row of the q-th
+            table[q * stream.codebook_size :][: stream.codebook_size] for q in range(stream.num_codebooks)
+        ]
+        self.positions = (
+            None if model.position_embeddings is None else model.position_embeddings[stream.name].weight.detach()
+        )
+        self._bias_of: Callable[[int], torch.Tensor | None] = model.decoder.bias_table
+        self._bias: torch.Tensor | None = None
+        self._reversed_bias: torch.Tensor | None = None
+        self._reach = 0
+
+    def bias_table(self, length: int) -> torch.Tensor | None:
+        """`MusicLMDecoder.bias_table` of at least `length` distances, computed once."""
+        if self._reach < length:
+            self._reach = -(-length // 512) * 512
+            self._bias = self._bias_of(self._reach)
+            if self._bias is not None:  # negative distances stand behind `reach`
+                self._reversed_bias = self._bias[:, : self._reach].flip(1).to(self.dtype)
+        return self._bias
+
+    def reversed_bias(self, length: int) -> torch.Tensor | None:
+        """Position bias of the distances length - 1 … 0, in this order: (heads, length); `None` without one.
+
+        So the biases of the keys 0 … p for a query at p are the last p + 1 columns.
+        """
+        if self.bias_table(length) is None:
+            return None
+        return self._reversed_bias[:, self._reach - length :]
+
+
+_packed: WeakKeyDictionary[nn.Module, tuple[tuple, PackedStage]] = WeakKeyDictionary()
+
+
+def pack_stage(model) -> PackedStage:
+    """The packed weights of a stage; those of an earlier call if no parameter was replaced or written since."""
+    state = tuple(
+        (p.data_ptr(), p.dtype, p.device, None if p.is_inference() else p._version) for p in model.parameters()
+    )
+    kept = _packed.get(model)
+    if kept is None or kept[0] != state:
+        _packed.pop(model, None)
+        with torch.no_grad():
+            kept = (state, PackedStage(model))
+        _packed[model] = kept
+    return kept[1]
+
+
+def is_packable(model) -> bool:
+    """Whether the decoder is made of plain modules: no adapters, quantized weights, hooks or offloaded weights."""
+    plain = {nn.Linear, nn.Conv1d, nn.Embedding}
+    for module in model.modules():
+        if module._forward_hooks or module._forward_pre_hooks or hasattr(module, "_hf_hook"):
+            return False
+        if isinstance(module, tuple(plain)) and type(module) not in plain:
+            return False
+        if not _is_ours(module) and type(module) not in plain:
+            return False
+    # the position bias may be kept in float32: it is computed once, and rounded with the table
+    weights = [p for name, p in model.named_parameters() if not name.startswith("decoder.position_bias.")]
+    return len({(p.device, p.dtype) for p in weights}) == 1 and weights[0].device.type != "meta"
+
+
+def _is_ours(module: nn.Module) -> bool:
+    containers = nn.ModuleList | nn.ModuleDict | nn.ParameterDict | nn.ParameterList
+    return isinstance(module, containers) or type(module).__module__.startswith(__package__ + ".")
