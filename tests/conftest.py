@@ -1,3 +1,4 @@
+import hub_environment  # first: it sets HF_ENDPOINT
 import pytest
 from tiny import tiny_pipeline
 
@@ -15,3 +16,15 @@ def pipeline_folder(pipe, tmp_path_factory):
     folder = tmp_path_factory.mktemp("pipeline")
     pipe.save_pretrained(folder)
     return folder
+
+
+@pytest.fixture
+def hub():
+    """An empty Hub; `HF_ENDPOINT` points to it."""
+    hub_environment.HUB.clear()
+    return hub_environment.HUB
+
+
+@pytest.fixture
+def token():
+    return hub_environment.TOKEN

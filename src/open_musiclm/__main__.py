@@ -1,5 +1,8 @@
+"""`python -m open_musiclm` is the command `open-musiclm`; `torchrun -m open_musiclm train …` starts it so."""
+
 import sys
 
 from .cli import main
 
-sys.exit(main())
+if __name__ == "__main__":
+    sys.exit(main())

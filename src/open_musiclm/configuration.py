@@ -53,6 +53,9 @@ class MusicLMStageConfig(PreTrainedConfig):
             attention weights and its output, and inside the feed-forward.
         layer_norm_eps (`float`, defaults to 1e-5): of every layer norm.
         loss_weights (`list[float]`, *optional*): weight of each stream in the loss; by default the last one's alone.
+        sampling_defaults (`dict`, *optional*): sampling settings that `generate` starts from, as
+            generation_config.json has them. They stand here too because diffusers downloads a component's weights and
+            config.json alone; saving a stage writes them.
         window_in_s (`float`): length of the audio that one sequence of this stage describes.
         window_stride_in_s (`float`): how far the next window starts behind one; the rest is carried over.
     """
@@ -79,6 +82,7 @@ class MusicLMStageConfig(PreTrainedConfig):
     hidden_dropout: float | int = 0.1
     layer_norm_eps: float = 1e-5
     loss_weights: list | None = None
+    sampling_defaults: dict | None = None
     window_in_s: float | int = 10.0
     window_stride_in_s: float | int = 5.0
     use_cache: bool = True

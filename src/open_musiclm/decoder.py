@@ -20,6 +20,7 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from .configuration import MusicLMStageConfig
+from .precision import KeepsFloat32
 
 #: what scores are multiplied by: queries and keys have unit length before their learned scales
 ATTENTION_SCALE = 8.0
@@ -167,8 +168,12 @@ class MusicLMDecoderLayer(GradientCheckpointingLayer):
         return hidden_states + self.mlp(self.mlp_norm(hidden_states), past_key_values)
 
 
-class ContinuousPositionBias(nn.Module):
-    """An MLP of the plain distance (Liu et al. 2021, Swin Transformer V2, without the logarithm)."""
+class ContinuousPositionBias(KeepsFloat32):
+    """An MLP of the plain distance (Liu et al. 2021, Swin Transformer V2, without the logarithm).
+
+    It stays in float32 whatever the model's precision: bfloat16 has no 257, and a first weight rounded to it moves the
+    bias of far keys by a tenth.
+    """
 
     def __init__(self, config: MusicLMStageConfig):
         super().__init__()
@@ -184,9 +189,10 @@ class ContinuousPositionBias(nn.Module):
 
     def forward(self, distances: torch.Tensor) -> torch.Tensor:
         hidden = distances.unsqueeze(-1).to(self.layers[0].weight.dtype)
-        for layer in self.layers[:-1]:
-            hidden = F.silu(layer(hidden))
-        return self.layers[-1](hidden).T
+        with torch.autocast(distances.device.type, enabled=False):
+            for layer in self.layers[:-1]:
+                hidden = F.silu(layer(hidden))
+            return self.layers[-1](hidden).T
 
 
 class BucketedPositionBias(nn.Module):

@@ -126,6 +126,13 @@ class TokenRun:
 class StageGenerationMixin(GenerationMixin):
     """`generate` of a stage."""
 
+    def adjust_generation_fn(self, *args, **kwargs) -> None:
+        """Keeps the config's sampling settings where a stage comes without its generation_config.json."""
+        own = self.generation_config
+        super().adjust_generation_fn(*args, **kwargs)
+        if self.generation_config._from_model_config:
+            self.generation_config = own
+
     def generate(
         self,
         num_frames: int,

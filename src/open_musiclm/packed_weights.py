@@ -127,7 +127,7 @@ class PackedStage:
             self._reach = -(-length // 512) * 512
             self._bias = self._bias_of(self._reach)
             if self._bias is not None:  # negative distances stand behind `reach`
-                self._reversed_bias = self._bias[:, : self._reach].flip(1).contiguous()
+                self._reversed_bias = self._bias[:, : self._reach].flip(1).to(self.dtype)
         return self._bias
 
     def reversed_bias(self, length: int) -> torch.Tensor | None:
@@ -167,7 +167,8 @@ def is_packable(model) -> bool:
             return False
         if not _is_ours(module) and type(module) not in plain:
             return False
-    weights = list(model.parameters())
+    # the position bias may be kept in float32: it is computed once, and rounded with the table
+    weights = [p for name, p in model.named_parameters() if not name.startswith("decoder.position_bias.")]
     return len({(p.device, p.dtype) for p in weights}) == 1 and weights[0].device.type != "meta"
 
 

@@ -14,31 +14,44 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from fractions import Fraction
 from typing import ClassVar
 
 import torch
-from diffusers import AudioPipelineOutput, DiffusionPipeline
-from diffusers.pipelines import pipeline_loading_utils
+from diffusers import AudioPipelineOutput
 
 from .codec_streaming import decode_in_pieces
 from .compatibility import check_components
+from .hub import PublishedPipeline
 from .long_generation import count_steps, generate_piece
+from .reranking import rank_by_clap
 from .sampling import resolve_generators, spawn_generators
 from .stages import MusicLMStageModel
 from .streaming import MusicStream, Prompt
 from .tokenization import clap_text_embeddings
 from .windows import round_up, time_grid, to_fraction
 
-# Components of this package are written into model_index.json as ["open_musiclm", class]: the package's top level is
-# what published pipelines refer to, wherever its classes live inside.
-pipeline_loading_utils.LOADABLE_CLASSES["open_musiclm"] = {"PreTrainedModel": ["save_pretrained", "from_pretrained"]}
-
 #: longest piece asked for by mistake, in seconds: a day
 MAX_LENGTH_IN_S = 86_400.0
 
 
-class MusicLMPipeline(DiffusionPipeline):
+@dataclass
+class MusicLMPipelineOutput(AudioPipelineOutput):
+    """
+    What the pipeline returns.
+
+    Args:
+        audios (batch, channels, samples): the waveforms, those of the first prompt first.
+        similarities (batch,): with `num_candidates`, the CLAP similarity of each waveform to its prompt.
+        kept (batch,): with `num_candidates`, which of its prompt's candidates each waveform is.
+    """
+
+    similarities: torch.Tensor | None = None
+    kept: torch.Tensor | None = None
+
+
+class MusicLMPipeline(PublishedPipeline):
     """
     Text to music in three stages (MusicLM, Agostinelli et al. 2023, section 3).
 
@@ -160,6 +173,7 @@ class MusicLMPipeline(DiffusionPipeline):
         prompt: str | Sequence[str] | None = None,
         audio_length_in_s: float = 10.0,
         num_waveforms_per_prompt: int = 1,
+        num_candidates: int | None = None,
         generator: torch.Generator | Sequence[torch.Generator] | None = None,
         clap_token_ids: torch.Tensor | None = None,
         semantic_token_ids: torch.Tensor | None = None,
@@ -170,23 +184,26 @@ class MusicLMPipeline(DiffusionPipeline):
         fine_settings: dict | None = None,
         output_type: str = "np",
         return_dict: bool = True,
-    ) -> AudioPipelineOutput | tuple:
+    ) -> MusicLMPipelineOutput | tuple:
         """Generate music.
 
         Args:
             prompt: one text or several.
             audio_length_in_s: length of the audio; the result has exactly `round(length · sampling_rate)` samples.
             num_waveforms_per_prompt: waveforms for each prompt.
-            generator: one `torch.Generator`, or one for each waveform. With one each, a waveform does not depend on
+            num_candidates: waveforms to make for each prompt, of which the `num_waveforms_per_prompt` nearest to it by
+                CLAP are returned, the nearest first.
+            generator: one `torch.Generator`, or one for each waveform that is made. With one each, a waveform does not depend on
                 what else is in the batch.
             clap_token_ids (batch, 12), semantic_token_ids (batch, frames), coarse_token_ids and fine_token_ids
                 (batch, frames, codebooks): results of earlier steps; the steps up to them are skipped.
             semantic_settings, coarse_settings, fine_settings: for the stages' `generate` (`{"temperature": 0.8}`).
             output_type: `"np"` or `"pt"`.
-            return_dict: return an `AudioPipelineOutput` rather than a tuple.
+            return_dict: return a `MusicLMPipelineOutput` rather than a tuple of the audios.
 
         Returns:
-            `.audios` (batch, channels, samples), a float32 NumPy array or a tensor.
+            `.audios` (batch, channels, samples), a float32 NumPy array or a tensor; with `num_candidates` also
+            `.similarities` and `.kept`.
 
         Raises:
             ValueError: an empty prompt, a length that is not a positive number, tokens of a wrong shape or outside
@@ -198,12 +215,20 @@ class MusicLMPipeline(DiffusionPipeline):
         if isinstance(num_waveforms_per_prompt, bool) or num_waveforms_per_prompt < 1:
             raise ValueError(f"`num_waveforms_per_prompt` must be at least 1, got {num_waveforms_per_prompt!r}.")
 
+        num_made = num_waveforms_per_prompt if num_candidates is None else num_candidates
+        if num_made < num_waveforms_per_prompt:
+            raise ValueError(
+                f"{num_candidates} candidates are fewer than {num_waveforms_per_prompt} waveforms to keep."
+            )
+        if num_candidates is not None and prompt is None:
+            raise ValueError("`num_candidates` needs the `prompt`, which the candidates are held against.")
+
         # 1. Prompt → CLAP tokens, one row for each waveform
         if (prompt is None) == (clap_token_ids is None):
             raise ValueError("Pass a `prompt` or `clap_token_ids`, one of the two.")
         if clap_token_ids is None:
             clap_token_ids = self.encode_prompt(prompt)
-        clap_token_ids = clap_token_ids.repeat_interleave(num_waveforms_per_prompt, dim=0)
+        clap_token_ids = clap_token_ids.repeat_interleave(num_made, dim=0)
         batch_size = clap_token_ids.shape[0]
         # each stage of each waveform draws from a generator of its own, so skipping a stage changes no other
         own = spawn_generators(resolve_generators(generator, batch_size), 3)
@@ -232,10 +257,21 @@ class MusicLMPipeline(DiffusionPipeline):
 
         # 5. Tokens → waveform
         audios = self.decode_tokens(coarse_token_ids, fine_token_ids, audio_length_in_s)
+
+        # 6. Of the candidates, those nearest to the prompt
+        similarities = kept = None
+        if num_candidates is not None:
+            ranking = rank_by_clap(
+                self.clap, self.clap_processor, self._check_prompt(prompt), audios, self.sampling_rate
+            )
+            kept = ranking.order[:, :num_waveforms_per_prompt]
+            rows = (kept + num_candidates * torch.arange(len(kept))[:, None]).flatten()
+            audios = audios[rows.to(audios.device)]
+            similarities, kept = ranking.similarities.flatten()[rows], kept.flatten()
         self.maybe_free_model_hooks()
         if output_type == "np":
             audios = audios.cpu().numpy()
-        return AudioPipelineOutput(audios=audios) if return_dict else (audios,)
+        return MusicLMPipelineOutput(audios, similarities, kept) if return_dict else (audios,)
 
     def stream(
         self,

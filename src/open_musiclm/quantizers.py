@@ -9,6 +9,8 @@ from transformers import initialization as init
 
 from .configuration import ClapQuantizerConfig, SemanticQuantizerConfig
 from .fingerprints import codebook_fingerprint
+from .precision import KeepsFloat32
+from .publishing import PublishedModel
 
 
 def nearest_codes(vectors: torch.Tensor, codebook: torch.Tensor, chunk_size: int = 8192) -> torch.Tensor:
@@ -18,17 +20,10 @@ def nearest_codes(vectors: torch.Tensor, codebook: torch.Tensor, chunk_size: int
     return torch.cat([(part @ codebook.T - half_norms).argmax(-1) for part in vectors.split(chunk_size)])
 
 
-class _Quantizer(PreTrainedModel):
+class _Quantizer(PublishedModel, KeepsFloat32, PreTrainedModel):
     """Codebooks are data, not weights that a cast may round: they stay in float32."""
 
     _keep_in_fp32_modules_strict = ("codebook", "codebooks")
-
-    def _apply(self, fn, recurse=True):
-        def move_only(tensor: torch.Tensor) -> torch.Tensor:
-            moved = fn(tensor)
-            return moved if moved.dtype == tensor.dtype else tensor.to(moved.device)
-
-        return super()._apply(move_only, recurse)
 
 
 class ClapQuantizer(_Quantizer):

@@ -10,6 +10,7 @@ configs. Stages are asked for tokens through `generate` (see generation.py).
 
 from __future__ import annotations
 
+import functools
 import math
 from dataclasses import dataclass
 from typing import ClassVar
@@ -25,6 +26,7 @@ from transformers.utils import ModelOutput
 from .configuration import MusicLMCoarseConfig, MusicLMFineConfig, MusicLMSemanticConfig, MusicLMStageConfig
 from .decoder import MusicLMDecoder, MusicLMLayerNorm, MusicLMUnitNorm
 from .generation import StageGenerationMixin
+from .publishing import PublishedModel
 from .streams import PADDING_ID, TokenStream, check_token_range, embedding_rows, flatten_tokens
 
 
@@ -76,7 +78,7 @@ class Heads(nn.ParameterDict):
         )
 
 
-class MusicLMStageModel(PreTrainedModel, StageGenerationMixin):
+class MusicLMStageModel(PublishedModel, PreTrainedModel, StageGenerationMixin):
     """A causal decoder over an ordered list of token streams, the last one predicted."""
 
     config: MusicLMStageConfig
@@ -85,6 +87,9 @@ class MusicLMStageModel(PreTrainedModel, StageGenerationMixin):
     main_input_name = "clap_token_ids"
     _no_split_modules: ClassVar[list[str]] = ["MusicLMDecoderLayer"]
     _skip_keys_device_placement: ClassVar[list[str]] = ["past_key_values"]
+    # No cast and no int8 for it: see `ContinuousPositionBias`.
+    _keep_in_fp32_modules: ClassVar[list[str]] = ["decoder.position_bias"]
+    _keep_in_fp32_modules_strict: ClassVar[list[str]] = ["decoder.position_bias"]
     _supports_sdpa = True
     _supports_attention_backend = True
     supports_gradient_checkpointing = True
@@ -109,14 +114,29 @@ class MusicLMStageModel(PreTrainedModel, StageGenerationMixin):
 
     def _set_generation_defaults(self) -> None:
         """The original's sampling: top 10 % of the vocabulary, the stage's temperature, conditioning EOS as trained."""
-        self.generation_config = GenerationConfig(
-            do_sample=True,
-            temperature=self.default_temperature,
-            top_k=max(int((1 - 0.9) * (self.predicted_stream.codebook_size + 1)), 1),
-            mask_condition_eos=True,
-        )
+        settings = {
+            "do_sample": True,
+            "temperature": self.default_temperature,
+            "top_k": max(int((1 - 0.9) * (self.predicted_stream.codebook_size + 1)), 1),
+            "mask_condition_eos": True,
+        }
+        self.generation_config = GenerationConfig(**settings | (self.config.sampling_defaults or {}))
+
+    @functools.wraps(PreTrainedModel.save_pretrained)  # diffusers reads its parameters
+    def save_pretrained(self, *args, **kwargs) -> None:
+        # The sampling settings go into config.json too: see `sampling_defaults`.
+        settings = self.generation_config.to_diff_dict()
+        self.config.sampling_defaults = {name: settings[name] for name in settings if name != "transformers_version"}
+        super().save_pretrained(*args, **kwargs)
 
     default_temperature: ClassVar[float] = 1.0
+
+    def get_input_embeddings(self) -> nn.Embedding:
+        """The predicted stream's table (quantizers of weights ask for one)."""
+        return self.embeddings[self.predicted_stream.name]
+
+    def set_input_embeddings(self, value: nn.Embedding) -> None:
+        self.embeddings[self.predicted_stream.name] = value
 
     @property
     def predicted_stream(self) -> TokenStream:

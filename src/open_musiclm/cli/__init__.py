@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 from ..version import __version__
 
-COMMANDS = ("generate",)
+COMMANDS = ("generate", "tokenize", "train", "evaluate")
 
 
 def build_parser() -> argparse.ArgumentParser:

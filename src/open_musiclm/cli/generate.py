@@ -31,6 +31,9 @@ def add_parser(subparsers) -> None:
     parser.add_argument("--output", "-o", default="song.wav", help=".wav or .flac (default: %(default)s)")
     parser.add_argument("--duration", "-d", type=float, default=10.0, help="seconds (default: %(default)s)")
     parser.add_argument("--num-samples", "-n", type=int, default=1, help="files a prompt (default: %(default)s)")
+    parser.add_argument(
+        "--num-candidates", type=int, metavar="N", help="make N a prompt, keep those nearest to it by CLAP"
+    )
     parser.add_argument("--seed", type=int, help="the same seed gives the same samples (default: a random one)")
     parser.add_argument("--temperature", type=float, help="of all three stages (default: what each was saved with)")
     parser.add_argument("--overwrite", action="store_true", help="replace files that are there")
@@ -55,6 +58,8 @@ def run(args: argparse.Namespace) -> int:
         raise ValueError(f"--duration must be a positive number of seconds, got {args.duration}.")
     if args.num_samples < 1:
         raise ValueError(f"--num-samples must be at least 1, got {args.num_samples}.")
+    if args.num_candidates is not None and args.num_candidates < args.num_samples:
+        raise ValueError(f"--num-candidates {args.num_candidates} is less than the {args.num_samples} files to keep.")
     if any(not prompt.strip() for prompt in args.prompts):
         raise ValueError("a prompt is empty; say what the music should be like.")
     if args.temperature is not None and not (math.isfinite(args.temperature) and args.temperature > 0):
@@ -79,19 +84,21 @@ def run(args: argparse.Namespace) -> int:
     quiet_libraries()
     pipe = load_pipeline(args.model, args.device, args.dtype, args.revision)
     seed = args.seed if args.seed is not None else torch.Generator().seed() % 2**31
-    prompts = [prompt for prompt in args.prompts for _ in range(args.num_samples)]
-    seeds = [seed + index for index in range(len(prompts))]
+    num_made = args.num_candidates or args.num_samples
+    seeds = [seed + index for index in range(len(args.prompts) * num_made)]
     settings = {} if args.temperature is None else {"temperature": args.temperature}
 
     started = time.perf_counter()
-    audios = pipe(
-        prompts,
+    made = pipe(
+        args.prompts,
         audio_length_in_s=args.duration,
+        num_waveforms_per_prompt=args.num_samples,
+        num_candidates=args.num_candidates,
         generator=[torch.Generator().manual_seed(each % 2**63) for each in seeds],
         semantic_settings=settings,
         coarse_settings=settings,
         fine_settings=settings,
-    ).audios
+    )
     elapsed = time.perf_counter() - started
 
     versions = {
@@ -99,9 +106,11 @@ def run(args: argparse.Namespace) -> int:
         "transformers": transformers.__version__,
         "diffusers": diffusers.__version__,
     }
-    for path, audio, prompt, own_seed in zip(paths, audios, prompts, seeds, strict=True):
+    for index, (path, audio) in enumerate(zip(paths, made.audios, strict=True)):
+        number, place = divmod(index, args.num_samples)  # of the prompt, and among those kept of it
+        own_seed = seeds[number * num_made + (place if made.kept is None else int(made.kept[index]))]
         metadata = {
-            "prompt": prompt,
+            "prompt": args.prompts[number],
             "seed": own_seed,
             "model": args.model or "mini",
             "revision": args.revision,
@@ -109,7 +118,11 @@ def run(args: argparse.Namespace) -> int:
             "software": f"open-musiclm {__version__}",
             "versions": versions,
         }
+        similarity = ""
+        if made.similarities is not None:
+            metadata["clap_similarity"] = round(float(made.similarities[index]), 6)
+            similarity = f", CLAP similarity {metadata['clap_similarity']:.3f}"
         write_audio(path, audio, pipe.sampling_rate, metadata)
-        print(f"{path}  ({args.duration:g} s, seed {own_seed})")
-    print(f"made {len(paths) * args.duration:g} s of audio in {elapsed:.1f} s ({pipe.device})")
+        print(f"{path}  ({args.duration:g} s, seed {own_seed}{similarity})")
+    print(f"made {len(seeds) * args.duration:g} s of audio in {elapsed:.1f} s ({pipe.device})")
     return 0

@@ -1,0 +1,71 @@
+"""Put the trained parts together as a MusicLMPipeline of at most 20 MB: weights in float16, codebooks in float32."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from pathlib import Path
+
+import torch
+from recipe import Recipe
+from transformers import ClapModel, ClapProcessor, EncodecModel, HubertModel
+
+from open_musiclm import (
+    ClapQuantizer,
+    MusicLMCoarseModel,
+    MusicLMFineModel,
+    MusicLMPipeline,
+    MusicLMSemanticModel,
+    SemanticQuantizer,
+)
+
+LIMIT_IN_BYTES = 20_000_000
+CLASSES = {
+    "clap": ClapModel,
+    "clap_quantizer": ClapQuantizer,
+    "semantic_model": MusicLMSemanticModel,
+    "coarse_model": MusicLMCoarseModel,
+    "fine_model": MusicLMFineModel,
+    "codec": EncodecModel,
+    "semantic_encoder": HubertModel,
+    "semantic_quantizer": SemanticQuantizer,
+}
+CODEBOOKS = ("codebooks", "codebook", "embed")
+
+
+def store_in_half(model: torch.nn.Module) -> None:
+    """Cast to float16 all but the codebooks, whose values are what a fingerprint is of."""
+    for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
+        if tensor.is_floating_point() and name.rpartition(".")[2] not in CODEBOOKS:
+            tensor.data = tensor.data.half()
+
+
+def assemble_pipeline(models: Path, output: Path, recipe: Recipe) -> None:
+    """Save the pipeline to `output`, through a neighbour that is renamed when whole."""
+    parts = {name: kind.from_pretrained(models / name, dtype=torch.float32) for name, kind in CLASSES.items()}
+    for name in ("semantic", "coarse", "fine"):
+        sampling = parts[f"{name}_model"].generation_config
+        sampling.temperature, sampling.top_k = getattr(recipe, f"{name}_sampling")
+    pipeline = MusicLMPipeline(**parts, clap_processor=ClapProcessor.from_pretrained(models / "clap"))
+    for part in parts.values():
+        store_in_half(part)
+    aside = output.with_name(output.name + ".part")
+    shutil.rmtree(aside, ignore_errors=True)
+    pipeline.save_pretrained(aside)
+    for name in parts:  # stored small, run in float32: what a loader reads from the config
+        path = aside / name / "config.json"
+        config = json.loads(path.read_text())
+        config["dtype"] = "float32"
+        path.write_text(json.dumps(config, indent=2) + "\n")
+    sizes = {path.relative_to(aside).as_posix(): path.stat().st_size for path in aside.rglob("*") if path.is_file()}
+    total = sum(sizes.values())
+    for name, size in sorted(sizes.items(), key=lambda item: -item[1])[:8]:
+        print(f"  {size / 1e6:6.2f} MB  {name}")
+    print(f"pipeline: {total / 1e6:.2f} MB in {len(sizes)} files")
+    if total > LIMIT_IN_BYTES:
+        raise ValueError(f"the pipeline has {total} bytes; the wheel takes {LIMIT_IN_BYTES}: make a network smaller")
+    output.parent.mkdir(parents=True, exist_ok=True)
+    if output.exists():
+        shutil.rmtree(output)
+    os.replace(aside, output)

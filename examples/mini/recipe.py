@@ -1,0 +1,84 @@
+"""Every number of the mini recipe in one place: sizes, rates, step counts. The same on a CPU and on a GPU."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+
+@dataclass(frozen=True)
+class Training:
+    """How long and how fast one network trains."""
+
+    num_steps: int
+    batch_size: int
+    learning_rate: float
+
+
+@dataclass(frozen=True)
+class Recipe:
+    seed: int = 0
+    # corpus
+    num_train_clips: int = 4000
+    num_heldout_clips: int = 100
+    clip_length_in_s: int = 10
+    sampling_rate: int = 24_000
+    # CLAP
+    vocab_size: int = 640
+    clap: Training = Training(760, 64, 2e-3)
+    # semantic encoder: 16 kHz, one frame in 640 samples
+    semantic_sampling_rate: int = 16_000
+    semantic_hop: int = 640
+    semantic_layer: int = 2
+    num_units: int = 96
+    semantic: Training = Training(500, 32, 1e-3)
+    # codec: 24 kHz, 50 frames a second
+    num_filters: int = 12
+    num_coarse: int = 3
+    num_fine: int = 3
+    codec_codebook_size: int = 256
+    codec_crop_in_s: float = 0.5
+    codec: Training = Training(7000, 16, 1e-3)
+    codec_warm_steps: int = 3500  # of the steps above, those before the quantizer comes in
+    # the first steps see a few clips only: on all of them the waveform stays uncorrelated for thousands of steps
+    codec_first_clips: int = 400
+    codec_first_steps: int = 2025
+    # codebooks
+    num_clap_quantizers: int = 6
+    clap_codebook_size: int = 64
+    semantic_codebook_size: int = 192
+    # stages
+    stage_hidden_size: int = 192
+    stage_intermediate_size: int = 384
+    stage_num_layers: tuple[int, int, int] = (4, 4, 3)  # semantic, coarse, fine
+    semantic_stage: Training = Training(1500, 16, 1e-3)
+    coarse_stage: Training = Training(1100, 8, 1e-3)
+    fine_stage: Training = Training(1000, 8, 1e-3)
+    # temperature and top-k that the pipeline samples with unless told otherwise
+    semantic_sampling: tuple[float, int] = (0.95, 32)
+    coarse_sampling: tuple[float, int] = (0.9, 48)
+    fine_sampling: tuple[float, int] = (0.5, 24)
+
+    @property
+    def semantic_frame_rate(self) -> float:
+        return self.semantic_sampling_rate / self.semantic_hop
+
+
+def tiny_recipe() -> Recipe:
+    """The same path in a minute or two, to see that it runs; what comes out is noise."""
+    return replace(
+        Recipe(),
+        num_train_clips=48,
+        num_heldout_clips=40,
+        vocab_size=400,
+        clap=Training(4, 16, 1e-3),
+        semantic=Training(3, 8, 1e-3),
+        codec=Training(6, 4, 1e-3),
+        codec_warm_steps=3,
+        num_units=16,
+        codec_codebook_size=32,
+        clap_codebook_size=16,
+        semantic_codebook_size=32,
+        semantic_stage=Training(3, 4, 1e-3),
+        coarse_stage=Training(3, 4, 1e-3),
+        fine_stage=Training(3, 4, 1e-3),
+    )

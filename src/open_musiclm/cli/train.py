@@ -1,0 +1,136 @@
+"""`open-musiclm train`: a token dataset in, a trained stage (or the pipeline with it) out."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+from .loading import quiet_libraries
+
+EPILOG = """examples:
+  open-musiclm train --stage coarse --tokens tokens/ --from me/my-musiclm --output tuned/
+  open-musiclm train --stage semantic --tokens tokens/ --from tuned/ --output tuned-2/ --lora 16 --steps 500
+  open-musiclm train --stage semantic --tokens tokens/ --preset large --output scratch/ --precision bf16
+  torchrun --nproc_per_node 8 -m open_musiclm train --stage fine --tokens tokens/ --output fine/ --set fsdp=full_shard
+
+Killed and started again with the same command, it goes on and ends as if nothing had happened. From a pipeline the
+output is that pipeline with the stage in its place; else the stage is in OUTPUT/stage. Adapters are in OUTPUT/adapter.
+"""
+
+
+def add_parser(subparsers) -> None:
+    parser = subparsers.add_parser(
+        "train",
+        help="train, fine-tune or adapt a stage",
+        description="Train a stage on tokens: from nothing, from a pipeline or stage, or with adapters.",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--stage", required=True, choices=("semantic", "coarse", "fine"))
+    parser.add_argument("--tokens", required=True, metavar="TOKENS", help="folder or Hub id of a token dataset")
+    parser.add_argument("--output", "-o", required=True, metavar="OUT", help="folder of the result")
+    start = parser.add_argument_group("what to start from")
+    start.add_argument("--from", dest="base", metavar="PIPELINE_OR_STAGE", help="`mini`: the pipeline in the box")
+    start.add_argument("--revision", help="branch, tag or commit of a Hub id")
+    start.add_argument("--preset", default="small", help="size of a fresh stage: small, large, paper")
+    start.add_argument("--lora", nargs="?", type=int, const=16, metavar="RANK", help="train adapters (rank: 16)")
+    start.add_argument("--config", action="append", default=[], metavar="NAME=VALUE", help="of the stage's config")
+    steps = parser.add_argument_group("steps")
+    steps.add_argument("--steps", type=int, help="(default: 1000 from a stage, as published from nothing)")
+    steps.add_argument("--batch-size", type=int, help="of a device (default: 4, 2, 2 as published)")
+    steps.add_argument("--accumulate", type=int, help="batches a step (default: 8)")
+    steps.add_argument("--learning-rate", type=float, help="(default: 3e-4)")
+    steps.add_argument("--warmup-steps", type=int, help="(default: 3000, 6000, 0, at most a tenth of the steps)")
+    steps.add_argument("--seed", type=int, default=0, help="(default: %(default)s)")
+    steps.add_argument("--precision", choices=("fp32", "bf16", "fp16"), default="fp32", help="(default: %(default)s)")
+    steps.add_argument("--gradient-checkpointing", action="store_true", help="less memory, a third slower")
+    steps.add_argument("--device", default="auto", choices=("auto", "cpu"), help="(default: a GPU if there is one)")
+    steps.add_argument("--num-workers", type=int, default=0, help="processes that load data (default: %(default)s)")
+    steps.add_argument("--streaming", action="store_true", help="read the tokens as a stream")
+    steps.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="of TrainingArguments")
+    steps.add_argument("--no-codebook-check", action="store_true", help="train on tokens of any codebook")
+    watch = parser.add_argument_group("watching")
+    watch.add_argument("--hold-out", type=float, default=0.05, help="share or number of files (default: %(default)s)")
+    watch.add_argument("--evaluation-tokens", metavar="TOKENS", help="evaluate on these in place of held-out files")
+    watch.add_argument("--evaluate-every", type=int, metavar="STEPS", help="(default: a tenth of the steps)")
+    watch.add_argument("--save-every", type=int, metavar="STEPS", help="(default: at each evaluation)")
+    watch.add_argument("--log-every", type=int, default=10, metavar="STEPS", help="(default: %(default)s)")
+    watch.add_argument("--keep-checkpoints", type=int, default=2, help="(default: %(default)s)")
+    watch.add_argument("--prompts", metavar="FILE", help="a prompt a line, generated at evaluations")
+    watch.add_argument("--prompt-length", type=float, default=10.0, metavar="S", help="(default: %(default)s)")
+    watch.add_argument("--prompts-every", type=int, metavar="STEPS", help="(default: at each evaluation)")
+    watch.add_argument("--best", choices=("last", "loss", "clap"), default="last", help="which checkpoint to keep")
+    parser.set_defaults(run=run)
+
+
+def parse_settings(settings: list[str]) -> dict[str, Any]:
+    """`name=value` pairs; values as JSON if they are, else as text."""
+    parsed = {}
+    for setting in settings:
+        name, equals, value = setting.partition("=")
+        if not equals or not name.isidentifier():
+            raise ValueError(f"{setting!r} is no setting: write NAME=VALUE.")
+        try:
+            parsed[name] = json.loads(value)
+        except json.JSONDecodeError:
+            parsed[name] = value
+    return parsed
+
+
+def run(args: argparse.Namespace) -> int:
+    from ..training.plan import TrainingPlan
+
+    base = args.base
+    if base == "mini" and not Path("mini").exists():
+        from ..mini import mini_checkpoint
+
+        base = mini_checkpoint()
+    prompts: tuple[str, ...] = ()
+    if args.prompts is not None:
+        if not Path(args.prompts).is_file():
+            raise ValueError(f"there is no file of prompts {args.prompts!r}.")
+        lines = Path(args.prompts).read_text(encoding="utf-8").splitlines()
+        prompts = tuple(line.strip() for line in lines if line.strip())
+    plan = TrainingPlan(
+        stage=args.stage,
+        tokens=args.tokens,
+        output=args.output,
+        base=base,
+        revision=args.revision,
+        preset=args.preset,
+        config=parse_settings(args.config),
+        lora_rank=args.lora,
+        steps=args.steps,
+        batch_size=args.batch_size,
+        accumulate=args.accumulate,
+        learning_rate=args.learning_rate,
+        warmup_steps=args.warmup_steps,
+        seed=args.seed,
+        evaluation_tokens=args.evaluation_tokens,
+        hold_out=args.hold_out,
+        evaluate_every=args.evaluate_every,
+        save_every=args.save_every,
+        log_every=args.log_every,
+        keep_checkpoints=args.keep_checkpoints,
+        prompts=prompts,
+        prompt_length_in_s=args.prompt_length,
+        prompts_every=args.prompts_every,
+        best=args.best,
+        precision=args.precision,
+        gradient_checkpointing=args.gradient_checkpointing,
+        device=args.device,
+        num_workers=args.num_workers,
+        check_codebooks=not args.no_codebook_check,
+        streaming=args.streaming,
+        arguments=parse_settings(args.set),
+    )
+    from ..training.train_stage import train_stage
+
+    quiet_libraries()
+    summary = train_stage(plan)
+    where = plan.output if summary["result"] == "pipeline" else f"{plan.output}/stage"
+    loss = "" if summary["loss"] is None else f", loss {summary['loss']:.4f}"
+    print(f"the {summary['stage']} stage after {summary['steps']} steps{loss}: {where}")
+    return 0

@@ -1,0 +1,105 @@
+"""What a token dataset says about itself: its streams with their codebooks' fingerprints, and how it was made."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ..streams import TokenStream
+from ..version import __version__
+
+RECORD_FILE = "tokens.json"
+#: key of the record in each shard's own schema metadata
+SCHEMA_KEY = b"open_musiclm"
+FORMAT = 1
+
+
+@dataclass(frozen=True)
+class TokenRecord:
+    """A token dataset's own metadata.
+
+    Args:
+        streams: what each column `{name}_token_ids` holds; their fingerprints say which codebooks made the tokens.
+        settings: the exact settings of the tokenizer (see `MusicTokenizer.describe`).
+        files: how many files there were, how many make a shard, and a hash of the list.
+        software: what wrote it.
+    """
+
+    streams: tuple[TokenStream, ...]
+    settings: dict[str, Any] = field(default_factory=dict)
+    files: dict[str, Any] = field(default_factory=dict)
+    software: str = f"open-musiclm {__version__}"
+
+    def stream(self, name: str) -> TokenStream:
+        """The stream of that name; a `ValueError` names those there are."""
+        for stream in self.streams:
+            if stream.name == name:
+                return stream
+        raise ValueError(
+            f"These tokens have no stream {name!r}; they have {[stream.name for stream in self.streams]}."
+        )
+
+    def to_json(self) -> str:
+        content = {
+            "format": FORMAT,
+            "software": self.software,
+            "streams": [stream.to_dict() for stream in self.streams],
+            "settings": self.settings,
+            "files": self.files,
+        }
+        return json.dumps(content, indent=2, sort_keys=True) + "\n"
+
+    @classmethod
+    def from_json(cls, text: str, where: str) -> TokenRecord:
+        try:
+            content = json.loads(text)
+            if content["format"] != FORMAT:
+                raise ValueError(f"{where} has the format {content['format']}; this version reads {FORMAT}.")
+            streams = tuple(TokenStream(**stream) for stream in content["streams"])
+            return cls(streams, content["settings"], content["files"], content["software"])
+        except (json.JSONDecodeError, KeyError, TypeError) as error:
+            raise ValueError(f"{where} is no record of a token dataset: {error!r}.") from error
+
+    @classmethod
+    def load(cls, folder: str | os.PathLike) -> TokenRecord:
+        """The record of a token dataset's folder."""
+        path = Path(folder) / RECORD_FILE
+        if not path.is_file():
+            raise ValueError(
+                f"{str(folder)!r} is no token dataset: it holds no {RECORD_FILE}. `open-musiclm tokenize` makes one."
+            )
+        return cls.from_json(path.read_text(encoding="utf-8"), str(path))
+
+    def differences(self, other: TokenRecord) -> list[str]:
+        """What differs, in words; the version of the software may."""
+        mine, theirs = (json.loads(record.to_json()) for record in (self, other))
+        return [text for key in ("streams", "settings", "files") for text in _differences(key, mine[key], theirs[key])]
+
+
+def _differences(where: str, mine: Any, theirs: Any) -> list[str]:
+    if isinstance(mine, dict) and isinstance(theirs, dict):
+        keys = sorted({*mine, *theirs})
+        return [text for key in keys for text in _differences(f"{where}.{key}", mine.get(key), theirs.get(key))]
+    if isinstance(mine, list) and isinstance(theirs, list) and len(mine) == len(theirs):
+        pairs = enumerate(zip(mine, theirs, strict=True))
+        return [text for index, pair in pairs for text in _differences(f"{where}[{index}]", *pair)]
+    return [] if mine == theirs else [f"{where} was {theirs!r}, is now {mine!r}"]
+
+
+def write_whole(path: Path, content: str | bytes) -> None:
+    """Write a small file so that it appears whole or not at all."""
+    aside = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        aside.write_bytes(content.encode() if isinstance(content, str) else content)
+        os.replace(aside, path)
+    finally:
+        aside.unlink(missing_ok=True)
+
+
+def write_lines(path: Path, rows: Iterable[dict[str, Any]]) -> None:
+    """Write JSONL, whole or not at all."""
+    write_whole(path, "".join(json.dumps(row, ensure_ascii=False, sort_keys=True) + "\n" for row in rows))

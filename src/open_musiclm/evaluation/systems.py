@@ -1,0 +1,286 @@
+"""What is measured: a pipeline of ours, a text-to-audio pipeline of transformers or diffusers, a folder, or noise."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+
+from .clips import find_audio
+from .embedders import weights_fingerprint
+
+__all__ = [
+    "DiffusersSystem",
+    "FolderSystem",
+    "MusicLMSystem",
+    "NoiseSystem",
+    "System",
+    "TransformersSystem",
+    "load_system",
+]
+
+NOISE_RMS = 0.1
+OURS = "MusicLMPipeline"
+
+
+class System(Protocol):
+    """Something that makes audio from prompts.
+
+    Attributes:
+        name: Short name in the report and of its folder.
+        max_batch_size: Most prompts that it takes at once without the audio of one depending on the others.
+    """
+
+    name: str
+    max_batch_size: int
+
+    def describe(self) -> dict[str, Any]:
+        """What it is, for the report. Audio that was made under another description is not reused, `model` apart, which
+        may be a folder that moved."""
+        ...
+
+    def generate(self, prompts: list[str], seeds: list[int], length_in_s: float) -> tuple[list[np.ndarray], int]:
+        """One (channels, samples) float32 array a prompt, and the sampling rate."""
+        ...
+
+
+class MusicLMSystem:
+    """A :class:`~open_musiclm.MusicLMPipeline`; each prompt has a generator of its own."""
+
+    def __init__(self, name: str, pipeline, source: str, revision: str | None = None):
+        self.name, self.pipeline, self.source, self.revision = name, pipeline, source, revision
+        self.max_batch_size = 64
+        pipeline.set_progress_bar_config(disable=True)
+
+    def describe(self) -> dict[str, Any]:
+        stages = {stage: weights_fingerprint(getattr(self.pipeline, stage)) for stage in STAGES}
+        return {"kind": "open_musiclm", "model": self.source, "revision": self.revision, "weights": stages}
+
+    def generate(self, prompts, seeds, length_in_s):
+        generators = [torch.Generator().manual_seed(seed) for seed in seeds]
+        audios = self.pipeline(prompts, audio_length_in_s=length_in_s, generator=generators).audios
+        return list(np.asarray(audios, dtype=np.float32)), self.pipeline.sampling_rate
+
+
+STAGES = ("semantic_model", "coarse_model", "fine_model")
+
+
+class TransformersSystem:
+    """A text-to-audio model of transformers (MusicGen, ...), through its own `text-to-audio` pipeline.
+
+    Its `generate` draws from torch's global generator and takes no other: the global state is put aside, seeded for the
+    call, and put back.
+    """
+
+    max_batch_size = 1
+
+    def __init__(self, name: str, pipeline, source: str):
+        self.name, self.pipeline, self.source = name, pipeline, source
+
+    def describe(self) -> dict[str, Any]:
+        config = self.pipeline.model.config
+        return {
+            "kind": "transformers",
+            "model": self.source,
+            "model_type": config.model_type,
+            "revision": getattr(config, "_commit_hash", None),
+            "weights": weights_fingerprint(self.pipeline.model),
+            "generation": _plain(self.pipeline.model.generation_config.to_diff_dict()),
+        }
+
+    def generate(self, prompts, seeds, length_in_s):
+        model = self.pipeline.model
+        frame_rate = getattr(getattr(model.config, "audio_encoder", None), "frame_rate", None)
+        delay = getattr(getattr(model.config, "decoder", None), "num_codebooks", 1) - 1  # MusicGen's interleaving
+        arguments = {"max_new_tokens": int(np.ceil(length_in_s * frame_rate)) + delay} if frame_rate else {}
+        if model.generation_config.do_sample is not False:
+            arguments["do_sample"] = True
+        audios = []
+        devices = [model.device] if model.device.type == "cuda" else []
+        for prompt, seed in zip(prompts, seeds, strict=True):
+            with torch.random.fork_rng(devices=devices):
+                torch.manual_seed(seed)
+                made = self.pipeline(prompt, generate_kwargs=arguments)
+            audio = np.asarray(made["audio"], dtype=np.float32)
+            audio = audio.reshape(-1, audio.shape[-1])
+            audios.append(audio[:, : round(length_in_s * made["sampling_rate"])])
+        return audios, int(made["sampling_rate"])
+
+
+class DiffusersSystem:
+    """A text-to-audio pipeline of diffusers (AudioLDM2, Stable Audio, ...)."""
+
+    max_batch_size = 1
+
+    def __init__(self, name: str, pipeline, source: str):
+        self.name, self.pipeline, self.source = name, pipeline, source
+        pipeline.set_progress_bar_config(disable=True)
+
+    def describe(self) -> dict[str, Any]:
+        networks = {n: part for n, part in self.pipeline.components.items() if isinstance(part, torch.nn.Module)}
+        weights = {name: weights_fingerprint(network) for name, network in networks.items()}
+        return {
+            "kind": "diffusers",
+            "model": self.source,
+            "pipeline": type(self.pipeline).__name__,
+            "weights": weights,
+        }
+
+    def generate(self, prompts, seeds, length_in_s):
+        import inspect
+
+        taken = inspect.signature(self.pipeline.__call__).parameters
+        if "audio_length_in_s" in taken:
+            length = {"audio_length_in_s": length_in_s}
+        elif "audio_end_in_s" in taken:
+            length = {"audio_end_in_s": length_in_s}
+        else:
+            raise ValueError(
+                f"{type(self.pipeline).__name__} takes neither audio_length_in_s nor audio_end_in_s; generate with it "
+                "yourself and give the folder of audio as the model."
+            )
+        rate = self._sampling_rate()
+        audios = []
+        for prompt, seed in zip(prompts, seeds, strict=True):
+            generator = torch.Generator("cpu").manual_seed(seed)
+            made = np.asarray(
+                torch.as_tensor(self.pipeline(prompt, generator=generator, **length).audios[0]).float().cpu()
+            )
+            audios.append(made.reshape(-1, made.shape[-1])[:, : round(length_in_s * rate)])
+        return audios, rate
+
+    def _sampling_rate(self) -> int:
+        for part, attribute in (("vae", "sampling_rate"), ("vocoder", "sampling_rate"), ("codec", "sampling_rate")):
+            config = getattr(getattr(self.pipeline, part, None), "config", None)
+            rate = getattr(config, attribute, None)
+            if rate:
+                return int(rate)
+        raise ValueError(f"the sampling rate of {type(self.pipeline).__name__} is in neither its vae nor its vocoder.")
+
+
+class FolderSystem:
+    """Audio that is there already; a file belongs to the prompt whose id is its stem."""
+
+    max_batch_size = 1
+
+    def __init__(self, name: str, folder: str):
+        self.name, self.folder = name, Path(folder)
+
+    def describe(self) -> dict[str, Any]:
+        return {"kind": "folder", "model": self.folder.name}
+
+    def generate(self, prompts, seeds, length_in_s):
+        raise ValueError(f"{self.name} is a folder of audio; it generates nothing.")
+
+
+class NoiseSystem:
+    """White noise at −20 dB: what every model must be ahead of."""
+
+    max_batch_size = 1
+
+    def __init__(self, name: str = "noise", sampling_rate: int = 24000):
+        self.name, self.sampling_rate = name, sampling_rate
+
+    def describe(self) -> dict[str, Any]:
+        return {"kind": "noise", "model": "white noise", "rms": NOISE_RMS, "sampling_rate": self.sampling_rate}
+
+    def generate(self, prompts, seeds, length_in_s):
+        num_samples = round(length_in_s * self.sampling_rate)
+        noise = [np.random.default_rng(seed).standard_normal((1, num_samples)) * NOISE_RMS for seed in seeds]
+        return [row.astype(np.float32) for row in noise], self.sampling_rate
+
+
+def load_system(spec: str, device: str = "cpu") -> System:
+    """Loads what `--model` names.
+
+    Args:
+        spec: `[NAME=]WHAT`, with WHAT a Hub id or folder of a pipeline (ours, diffusers) or model (transformers), a
+            folder of audio, `mini` for the bundled pipeline, or `noise`.
+
+    Raises:
+        ValueError: If it is none of these.
+    """
+    name, source = _split_name(spec)
+    if source == "noise":
+        return NoiseSystem(name)
+    if source == "mini":
+        from ..mini import mini_checkpoint
+
+        return _load_pipeline(name, mini_checkpoint(), source, device)
+    folder = Path(source)
+    if folder.is_dir():
+        if (folder / "model_index.json").is_file():
+            return _load_pipeline(name, source, source, device)
+        if (folder / "config.json").is_file():
+            return _load_transformers(name, source, device)
+        if find_audio(folder):
+            return FolderSystem(name, source)
+        raise ValueError(
+            f"{source!r} holds no model_index.json, no config.json and no audio; it is no system to measure."
+        )
+    if folder.suffix or source.startswith((".", "/", "~")) or source.count("/") > 1:
+        raise ValueError(f"there is no folder {source!r}.")
+    return _load_from_hub(name, source, device)
+
+
+def system_name(spec: str) -> str:
+    """Name of the system of a `--model` argument."""
+    return _split_name(spec)[0]
+
+
+def _split_name(spec: str) -> tuple[str, str]:
+    name, separator, source = spec.partition("=")
+    if not separator:
+        name, source = Path(spec.rstrip("/")).name, spec
+    if not name or not source or not all(c.isalnum() or c in "._- " for c in name) or name.startswith("."):
+        raise ValueError(
+            f"{spec!r} is no system; write NAME=WHAT, with letters, digits, '-', '_' and '.' in the name."
+        )
+    return name, source
+
+
+def _load_from_hub(name: str, source: str, device: str) -> System:
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, RepositoryNotFoundError
+
+    try:
+        try:
+            hf_hub_download(source, "model_index.json")
+        except EntryNotFoundError:
+            return _load_transformers(name, source, device)
+        return _load_pipeline(name, source, source, device)
+    except (RepositoryNotFoundError, HfHubHTTPError, OSError) as error:
+        raise ValueError(
+            f"{source!r} is no folder here and could not be had from the Hub: {str(error).splitlines()[0]}"
+        ) from error
+
+
+def _load_pipeline(name: str, path: str, source: str, device: str) -> System:
+    from diffusers import DiffusionPipeline
+
+    config = DiffusionPipeline.load_config(path)
+    class_name = config["_class_name"]
+    if OURS in (class_name if isinstance(class_name, list) else [class_name]):
+        from ..pipeline import MusicLMPipeline
+
+        pipeline = MusicLMPipeline.from_pretrained(path)
+        return MusicLMSystem(name, pipeline.to(device), source, getattr(pipeline.clap.config, "_commit_hash", None))
+    return DiffusersSystem(name, DiffusionPipeline.from_pretrained(path).to(device), source)
+
+
+def _load_transformers(name: str, source: str, device: str) -> System:
+    from transformers import pipeline
+
+    try:
+        return TransformersSystem(name, pipeline("text-to-audio", model=source, device=device), source)
+    except (ValueError, KeyError) as error:
+        raise ValueError(
+            f"{source!r} is no text-to-audio model of transformers: {str(error).splitlines()[0]}"
+        ) from error
+
+
+def _plain(value: Any) -> Any:
+    return json.loads(json.dumps(value, default=str))

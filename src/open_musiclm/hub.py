@@ -1,0 +1,149 @@
+"""What publishing writes, and how what is published loads again.
+
+A published pipeline is a diffusers repository:
+
+    model_index.json            ["open_musiclm", class] for each part of ours; `_class_name`: ["pipeline", "MusicLMPipeline"]
+    pipeline.py                 for plain `DiffusionPipeline.from_pretrained(repo, trust_remote_code=True)`: imports this package
+    <part>/open_musiclm.py      because diffusers wants a file for a library it does not know before it downloads; never run
+    README.md                   the model card
+
+`MusicLMPipeline.from_pretrained(repo)` needs no trust: it never runs code of the repository.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from diffusers import DiffusionPipeline
+from diffusers.pipelines import pipeline_loading_utils
+from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError
+
+from . import components
+from .model_card import card_of_components
+from .publishing import CARD_FILE, publish
+
+LIBRARY = "open_musiclm"
+PIPELINE_FILE = "pipeline.py"
+
+# Components of this package are written into model_index.json as ["open_musiclm", class], wherever the class lives.
+pipeline_loading_utils.LOADABLE_CLASSES[LIBRARY] = {"PreTrainedModel": ["save_pretrained", "from_pretrained"]}
+
+_PIPELINE_SOURCE = '''"""Lets `DiffusionPipeline.from_pretrained(…, trust_remote_code=True)` find the installed package (pip install open-musiclm)."""
+
+from open_musiclm import MusicLMPipeline
+
+__all__ = ["MusicLMPipeline"]
+'''
+_COMPONENT_SOURCE = '''"""Names the library of this component for diffusers (pip install open-musiclm); there is no code here."""
+
+import open_musiclm
+
+
+def __getattr__(name):
+    return getattr(open_musiclm, name)
+'''
+
+
+def write_loader_files(folder: str | Path, own_components: Iterable[str]) -> None:
+    """Writes what plain diffusers needs beside `model_index.json`, and the pipeline's class into that file.
+
+    Args:
+        folder: A saved pipeline.
+        own_components: Names of the components whose classes are this package's.
+    """
+    folder = Path(folder)
+    index_file = folder / "model_index.json"
+    index = json.loads(index_file.read_text(encoding="utf-8"))
+    index["_class_name"] = [Path(PIPELINE_FILE).stem, "MusicLMPipeline"]
+    index_file.write_text(json.dumps(index, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+    (folder / PIPELINE_FILE).write_text(_PIPELINE_SOURCE, encoding="utf-8")
+    for component in own_components:
+        (folder / component / f"{LIBRARY}.py").write_text(_COMPONENT_SOURCE, encoding="utf-8")
+
+
+class PublishedPipeline(DiffusionPipeline):
+    """`MusicLMPipeline`'s saving, publishing and loading."""
+
+    def save_pretrained(self, save_directory, push_to_hub: bool = False, **kwargs) -> None:
+        """Writes every component, `model_index.json`, the loader files and (where there is none) a model card.
+
+        Args:
+            save_directory: The folder.
+            push_to_hub: Upload it too, as `repo_id` (by default named like the folder).
+            kwargs: `variant`, `max_shard_size`, `safe_serialization`; with `push_to_hub`, those of [`publish`].
+        """
+        save_directory = Path(save_directory)
+        own_kwargs = {
+            key: kwargs.pop(key) for key in ("variant", "max_shard_size", "safe_serialization") if key in kwargs
+        }
+        super().save_pretrained(save_directory, **own_kwargs)
+        own = [name for name, part in self.components.items() if type(part).__module__.split(".")[0] == LIBRARY]
+        write_loader_files(save_directory, own)
+        card_file = save_directory / CARD_FILE
+        repo_id = kwargs.pop("repo_id", save_directory.name)
+        if not card_file.exists():
+            card_of_components(self.components, repo_id).save(card_file)
+        if push_to_hub:
+            self.push_to_hub(repo_id, **own_kwargs, **kwargs)
+
+    def push_to_hub(
+        self,
+        repo_id: str,
+        *,
+        variant: str | None = None,
+        max_shard_size: int | str | None = None,
+        safe_serialization: bool = True,
+        **publish_kwargs: Any,
+    ):
+        """Uploads the whole pipeline to the Hub; see [`publish`] for the other arguments."""
+
+        def save(folder: Path) -> None:
+            self.save_pretrained(
+                folder,
+                variant=variant,
+                max_shard_size=max_shard_size,
+                safe_serialization=safe_serialization,
+                repo_id=repo_id,
+            )
+
+        return publish(save, repo_id, **publish_kwargs)
+
+    @classmethod
+    def download(cls, pretrained_model_name, **kwargs):
+        """Downloads a pipeline's files; a repository that can't be read is said to be so."""
+        try:
+            return super().download(pretrained_model_name, **kwargs)
+        except OSError as error:
+            cause = error.__cause__ if isinstance(error.__cause__, OSError) else error
+            if isinstance(cause, GatedRepoError | RepositoryNotFoundError):
+                raise OSError(
+                    f"{pretrained_model_name} is not on the Hub, or is private or gated and this token has no access to "
+                    "it. Check the name, log in with `hf auth login`, or pass `token=…`."
+                ) from cause
+            if isinstance(cause, RevisionNotFoundError):
+                raise OSError(f"{pretrained_model_name} has no revision {kwargs.get('revision')!r}.") from cause
+            raise
+
+    # The two below decide what a model_index.json means to this class, instead of what it says.
+
+    @classmethod
+    def _dict_from_json_file(cls, json_file):
+        """The class to load is this one: a `_class_name` that points to the repository's own code is not followed."""
+        config = super()._dict_from_json_file(json_file)
+        if "_class_name" in config:
+            config["_class_name"] = cls.__name__
+        return config
+
+    @classmethod
+    def extract_init_dict(cls, config_dict, **kwargs):
+        """Components of this package come from the installed package, not from a file beside their weights."""
+        config_dict = {
+            name: [components.__name__, value[1]]
+            if isinstance(value, list | tuple) and len(value) == 2 and value[0] == LIBRARY
+            else value
+            for name, value in config_dict.items()
+        }
+        return super().extract_init_dict(config_dict, **kwargs)

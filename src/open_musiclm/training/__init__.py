@@ -1,0 +1,38 @@
+"""Training stages with `transformers.Trainer`, and fitting codebooks.
+
+    TokenDataset ── CropCollator ──→ what a stage's forward takes ── Trainer ──→ a stage
+
+Needs the extra `train` (`pip install open-musiclm[train]`).
+"""
+
+import importlib
+from typing import Any
+
+_MODULE_OF = {
+    "CropCollator": "crops",
+    "recommended_training_arguments": "arguments",
+    "recommended_optimizer": "optimizer",
+    "StageAdamW": "optimizer",
+    "stage_metrics": "metrics",
+    "check_tokens": "checks",
+    "StuckLossCallback": "callbacks",
+    "PromptCallback": "prompts",
+    "add_lora": "lora",
+    "load_lora": "lora",
+    "merge_lora": "lora",
+    "last_complete_checkpoint": "checkpoints",
+    "train_stage": "train_stage",
+    "TrainingPlan": "plan",
+    "ResidualKMeans": "residual_kmeans",
+    "fit_codebooks": "fit_codebooks",
+}
+
+__all__ = [*_MODULE_OF]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _MODULE_OF:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(importlib.import_module(f".{_MODULE_OF[name]}", __name__), name)
+    globals()[name] = value
+    return value

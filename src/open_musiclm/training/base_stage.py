@@ -1,0 +1,77 @@
+"""The stage that a run starts from: a fresh one, one of a pipeline, or one alone."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ..configuration import MusicLMCoarseConfig, MusicLMFineConfig, MusicLMSemanticConfig
+from ..data.networks import pipeline_folder
+from ..data.records import TokenRecord
+from ..stages import MusicLMCoarseModel, MusicLMFineModel, MusicLMSemanticModel, MusicLMStageModel
+from .checks import streams_for_stage
+
+STAGE_CLASSES: dict[str, tuple[Any, type[MusicLMStageModel]]] = {
+    "semantic": (MusicLMSemanticConfig, MusicLMSemanticModel),
+    "coarse": (MusicLMCoarseConfig, MusicLMCoarseModel),
+    "fine": (MusicLMFineConfig, MusicLMFineModel),
+}
+
+
+@contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """Draw from a seed inside, and leave the global random state as it was."""
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        yield
+
+
+def fresh_stage(
+    stage: str, record: TokenRecord, preset: str = "small", seed: int = 0, **overrides: Any
+) -> MusicLMStageModel:
+    """A stage with random weights for these tokens; it records their codebooks' fingerprints."""
+    config_class, model_class = STAGE_CLASSES[stage]
+    config = config_class.from_preset(preset, **overrides)
+    config = config_class.from_preset(preset, **{**overrides, "streams": streams_for_stage(record, config)})
+    with seeded(seed):
+        return model_class(config)
+
+
+def load_base(
+    stage: str, base: str | os.PathLike, revision: str | None = None, **overrides: Any
+) -> tuple[MusicLMStageModel, Path | None]:
+    """A stage from a pipeline or alone, by folder or Hub id, and the pipeline's folder if it is one.
+
+    Raises:
+        ValueError: there is no such thing, or it is another stage.
+    """
+    folder = Path(base)
+    is_pipeline = (folder / "model_index.json").is_file()
+    if not folder.is_dir():
+        if folder.exists() or str(base).count("/") != 1 or str(base).startswith((".", "/", "~")):
+            raise ValueError(f"There is no pipeline or stage {str(base)!r}: neither a folder nor a Hub id.")
+        from huggingface_hub import file_exists
+
+        is_pipeline = file_exists(str(base), "model_index.json", revision=revision)
+    _, model_class = STAGE_CLASSES[stage]
+    if is_pipeline:
+        pipeline = pipeline_folder(base, revision, stages=True)
+        return _load(model_class, stage, pipeline / f"{stage}_model", None, overrides), pipeline
+    return _load(model_class, stage, base, revision, overrides), None
+
+
+def _load(model_class, stage: str, where: str | os.PathLike, revision: str | None, overrides: dict[str, Any]):
+    from transformers import AutoConfig
+
+    try:
+        config = AutoConfig.from_pretrained(where, revision=revision)
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{str(where)!r} holds no stage: {str(error).splitlines()[0]}") from error
+    if config.model_type != model_class.config_class.model_type:
+        raise ValueError(f"{str(where)!r} is a {config.model_type!r}, not the {stage} stage.")
+    return model_class.from_pretrained(where, revision=revision, dtype=torch.float32, **overrides)

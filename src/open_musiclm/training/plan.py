@@ -1,0 +1,165 @@
+"""What a training run is, recorded so that the same command goes on with it and another one is refused."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+from ..data.records import TokenRecord, write_whole
+from .arguments import PUBLISHED
+
+#: steps of the published checkpoints, for training from nothing
+PUBLISHED_STEPS = {"semantic": 14_000, "coarse": 18_000, "fine": 24_000}
+FINE_TUNING_STEPS = 1000
+RUN_FILE = "run.json"
+#: may differ when a run is taken up again: they change how long and how it is watched, not what a step does
+FREE = ("steps", "evaluate_every", "save_every", "log_every", "keep_checkpoints", "best", "prompts_file", "prompts",
+        "prompt_length_in_s", "prompts_every", "output", "device", "num_workers")  # fmt: skip
+
+
+@dataclass(frozen=True)
+class TrainingPlan:
+    """A run of `open-musiclm train`.
+
+    Args:
+        stage: `"semantic"`, `"coarse"` or `"fine"`.
+        tokens: a token dataset's folder or Hub id.
+        output: folder of the result.
+        base: the pipeline or stage to start from; `None` for random weights.
+        revision: of a Hub id.
+        preset, config: size of a fresh stage, and fields of its config to change (dropout, …).
+        lora_rank: train adapters of this rank instead of the weights.
+        steps, batch_size, accumulate, learning_rate, warmup_steps, seed: as usual; `None` for what is recommended.
+        evaluation_tokens: another token dataset to evaluate on.
+        hold_out: share (below 1) or number of files held out for evaluation; 0 for none.
+        evaluate_every, save_every, log_every, keep_checkpoints: in steps; number of checkpoints.
+        prompts, prompt_length_in_s, prompts_every: generated at evaluations, see `PromptCallback`.
+        best: `"last"`, or the checkpoint best by `"loss"` or `"clap"`.
+        precision: `"fp32"`, `"bf16"` or `"fp16"` (mixed).
+        check_codebooks: refuse tokens of another codebook.
+        streaming: read the tokens as a stream.
+        arguments: further `TrainingArguments`, as they are (FSDP, a tracker, …).
+    """
+
+    stage: str
+    tokens: str
+    output: str
+    base: str | None = None
+    revision: str | None = None
+    preset: str = "small"
+    config: dict[str, Any] = field(default_factory=dict)
+    lora_rank: int | None = None
+    steps: int | None = None
+    batch_size: int | None = None
+    accumulate: int | None = None
+    learning_rate: float | None = None
+    warmup_steps: int | None = None
+    seed: int = 0
+    evaluation_tokens: str | None = None
+    hold_out: float = 0.05
+    evaluate_every: int | None = None
+    save_every: int | None = None
+    log_every: int = 10
+    keep_checkpoints: int = 2
+    prompts: tuple[str, ...] = ()
+    prompt_length_in_s: float = 10.0
+    prompts_every: int | None = None
+    best: str = "last"
+    precision: str = "fp32"
+    gradient_checkpointing: bool = False
+    device: str = "auto"
+    num_workers: int = 0
+    check_codebooks: bool = True
+    streaming: bool = False
+    arguments: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.stage not in PUBLISHED:
+            raise ValueError(f"The stage must be one of {sorted(PUBLISHED)}, got {self.stage!r}.")
+        for name in ("steps", "batch_size", "accumulate", "lora_rank", "evaluate_every", "save_every", "log_every"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ValueError(f"`{name}` must be at least 1, got {value}.")
+        for name in ("learning_rate", "hold_out", "prompt_length_in_s"):
+            value = getattr(self, name)
+            if value is not None and (not math.isfinite(value) or value < 0):
+                raise ValueError(f"`{name}` must be a positive number, got {value}.")
+        if self.best not in ("last", "loss", "clap"):
+            raise ValueError(f"`best` must be 'last', 'loss' or 'clap', got {self.best!r}.")
+        if self.best != "last" and not self.evaluates:
+            raise ValueError(f"The best checkpoint by {self.best} needs files to evaluate on: hold some out.")
+        if self.best == "clap" and (not self.prompts or self.prompts_every):
+            raise ValueError("The best checkpoint by clap needs prompts, generated at every evaluation.")
+        if self.lora_rank is not None and self.base is None:
+            raise ValueError("Adapters need a stage to adapt: give the pipeline or stage they are for.")
+        if self.streaming and self.evaluates and self.evaluation_tokens is None:
+            raise ValueError("Files cannot be held out of a stream: give other tokens to evaluate on, or hold out 0.")
+
+    @property
+    def evaluates(self) -> bool:
+        return self.evaluation_tokens is not None or self.hold_out > 0
+
+    @property
+    def num_steps(self) -> int:
+        if self.steps is not None:
+            return self.steps
+        return PUBLISHED_STEPS[self.stage] if self.base is None else FINE_TUNING_STEPS
+
+    @property
+    def num_warmup_steps(self) -> int:
+        """The published warm-up, but at most a tenth of the run."""
+        if self.warmup_steps is not None:
+            return self.warmup_steps
+        return min(int(PUBLISHED[self.stage]["warmup_steps"]), self.num_steps // 10)
+
+    @property
+    def every(self) -> int:
+        """Steps between two evaluations, and two checkpoints, if nothing else is said."""
+        return self.evaluate_every or max(self.num_steps // 10, 1)
+
+    @property
+    def folder(self) -> Path:
+        """Where checkpoints and the record of the run are kept."""
+        return Path(self.output) / "training"
+
+    def start(self, record: TokenRecord, is_main_process: bool = True) -> None:
+        """Record the run, or check that the one begun in the output is this one.
+
+        Raises:
+            ValueError: the output holds another run, or something else.
+        """
+        output, path = Path(self.output), self.folder / RUN_FILE
+        mine = self._critical(record)
+        if path.is_file():
+            begun = json.loads(path.read_text(encoding="utf-8"))
+            changed = [
+                f"{name} was {begun.get(name)!r}, is now {mine[name]!r}"
+                for name in mine
+                if begun.get(name) != mine[name]
+            ]
+            if changed:
+                raise ValueError(
+                    f"{self.output!r} holds another run: {'; '.join(changed[:3])}. Go on with the same settings, or give "
+                    "another output."
+                )
+        elif output.exists() and any(output.iterdir()):
+            raise ValueError(f"{self.output!r} is not empty and holds no training run; give another output.")
+        elif is_main_process:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            write_whole(path, json.dumps(mine, indent=2, sort_keys=True) + "\n")
+
+    def _critical(self, record: TokenRecord) -> dict[str, Any]:
+        mine = {name: value for name, value in asdict(self).items() if name not in FREE}
+        mine["warmup_steps"] = self.num_warmup_steps if self.warmup_steps is not None else "recommended"
+        mine["tokens"] = {
+            "files": record.files,
+            "codebooks": {stream.name: stream.codebook_fingerprint for stream in record.streams},
+        }
+        return json.loads(json.dumps(mine, sort_keys=True))
+
+
+def known_fields() -> set[str]:
+    return {each.name for each in fields(TrainingPlan)}

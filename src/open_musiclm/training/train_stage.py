@@ -1,0 +1,205 @@
+"""One training run, from the plan to the saved stage. Everything it puts together is public and can be put together by
+hand: tokens, `CropCollator`, `recommended_training_arguments`, `recommended_optimizer`, `stage_metrics`, callbacks.
+"""
+
+from __future__ import annotations
+
+import os
+import warnings
+from pathlib import Path
+from typing import Any
+
+from transformers import Trainer, TrainingArguments
+from transformers.trainer_callback import PrinterCallback, ProgressCallback
+
+from ..data.networks import load_networks
+from ..data.records import TokenRecord
+from ..data.token_dataset import TokenDataset, TokenStreamDataset
+from .arguments import recommended_training_arguments
+from .base_stage import fresh_stage, load_base, seeded
+from .callbacks import StuckLossCallback
+from .checkpoints import last_complete_checkpoint
+from .checks import check_tokens
+from .crops import CropCollator
+from .finish import finish_run, finished_summary
+from .lora import add_lora
+from .metrics import stage_metrics
+from .optimizer import recommended_optimizer
+from .plan import TrainingPlan
+
+#: crops in one epoch of the Trainer: far more than a run uses, so that no crop comes twice
+CROPS_PER_EPOCH = 1_000_000
+
+
+def train_stage(plan: TrainingPlan) -> dict[str, Any]:
+    """Train, fine-tune or adapt a stage; an interrupted run goes on from its last complete checkpoint.
+
+    Returns:
+        A summary: the steps, the last losses, where the result is.
+
+    Raises:
+        ValueError: tokens, stage and pipeline do not belong together, or the output holds another run.
+    """
+    train_tokens, evaluation_tokens, record = load_tokens(plan)
+    stage, pipeline_folder = load_stage(plan, record)
+    check_parts(plan, record, evaluation_tokens, stage, pipeline_folder)
+    args = training_arguments(plan, stage)
+    with args.main_process_first():
+        plan.start(record, is_main_process=args.process_index == 0)
+    done = finished_summary(plan)
+    if done is not None:
+        return done
+
+    if plan.lora_rank is not None:
+        with seeded(plan.seed):
+            stage = add_lora(stage, plan.lora_rank)
+    prompts = prompt_callback(plan, pipeline_folder, args) if plan.prompts else None
+    # from here on random numbers are drawn from the plan's seed: nothing else may draw between this and the first step
+    trainer = make_trainer(plan, args, stage, train_tokens, evaluation_tokens, record)
+    if prompts is not None:
+        trainer.add_callback(prompts)
+    checkpoint = last_complete_checkpoint(plan.folder, args.world_size)
+    if checkpoint is not None and args.process_index == 0:
+        print(f"going on from {checkpoint.name}")
+    trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
+    return finish_run(plan, trainer, record, pipeline_folder)
+
+
+def load_tokens(plan: TrainingPlan) -> tuple[Any, TokenDataset | None, TokenRecord]:
+    """Tokens to train on, tokens to evaluate on, and what they are."""
+    evaluation: TokenDataset | None = None
+    if plan.evaluation_tokens is not None:
+        evaluation = TokenDataset.load(plan.evaluation_tokens, crops_per_file=1)
+    if plan.streaming:
+        stream = TokenStreamDataset.load(plan.tokens, seed=plan.seed)
+        return stream, evaluation, stream.record
+    tokens = TokenDataset.load(plan.tokens)
+    if evaluation is None and plan.hold_out > 0:
+        tokens, evaluation = tokens.split(plan.hold_out, plan.seed)
+    tokens = tokens.with_crops_per_file(max(-(-CROPS_PER_EPOCH // tokens.num_files), 1))
+    return tokens, evaluation, tokens.record
+
+
+def load_stage(plan: TrainingPlan, record: TokenRecord) -> tuple[Any, Path | None]:
+    """The stage in its first state, and the pipeline that it comes from."""
+    if plan.base is None:
+        return fresh_stage(plan.stage, record, plan.preset, plan.seed, **plan.config), None
+    return load_base(plan.stage, plan.base, plan.revision, **plan.config)
+
+
+def check_parts(
+    plan: TrainingPlan,
+    record: TokenRecord,
+    evaluation_tokens: TokenDataset | None,
+    stage: Any,
+    pipeline_folder: Path | None,
+) -> None:
+    """Tokens, stage and pipeline must agree, before the first step."""
+    if plan.prompts and pipeline_folder is None:
+        raise ValueError(
+            "Generating prompts needs a whole pipeline: start from one, not from a stage or from nothing."
+        )
+    if not plan.check_codebooks:
+        warnings.warn("The codebooks of tokens and stage are not compared.", stacklevel=2)
+        return
+    components: dict[str, Any] = {}
+    if pipeline_folder is not None:
+        components, _ = load_networks(pipeline_folder, only=("clap_quantizer", "semantic_quantizer", "codec"))
+    names = {"tokens_name": f"the token dataset {plan.tokens!r}", "stage_name": f"the stage of {plan.base!r}"}
+    unknown = check_tokens(record, stage, components, **names)
+    if evaluation_tokens is not None and plan.evaluation_tokens is not None:
+        names["tokens_name"] = f"the token dataset {plan.evaluation_tokens!r}"
+        check_tokens(evaluation_tokens.record, stage, components, **names)
+    if unknown:
+        warnings.warn(
+            f"The codebooks of {', '.join(unknown)} cannot be compared: the stage does not say which ones it was trained "
+            "on. Make sure that the tokens were made with its own.",
+            stacklevel=2,
+        )
+
+
+def training_arguments(plan: TrainingPlan, stage: Any) -> TrainingArguments:
+    """The recommended arguments with what the plan changes."""
+    chosen: dict[str, Any] = {
+        "per_device_train_batch_size": plan.batch_size,
+        "per_device_eval_batch_size": plan.batch_size,
+        "gradient_accumulation_steps": plan.accumulate,
+        "learning_rate": plan.learning_rate,
+    }
+    chosen = {name: value for name, value in chosen.items() if value is not None}
+    chosen.update(
+        max_steps=plan.num_steps,
+        warmup_steps=plan.num_warmup_steps,
+        seed=plan.seed,
+        data_seed=plan.seed,
+        logging_steps=plan.log_every,
+        save_strategy="steps",
+        save_steps=plan.save_every or plan.every,
+        save_total_limit=plan.keep_checkpoints,
+        eval_strategy="steps" if plan.evaluates else "no",
+        eval_steps=plan.every,
+        bf16=plan.precision == "bf16",
+        fp16=plan.precision == "fp16",
+        use_cpu=plan.device == "cpu",
+        dataloader_num_workers=plan.num_workers,
+        dataloader_pin_memory=plan.device != "cpu",
+    )
+    if plan.gradient_checkpointing:
+        # transformers 5.23 gave the setting another name
+        name = "activation" if hasattr(TrainingArguments, "activation_checkpointing") else "gradient"
+        chosen.update({f"{name}_checkpointing": True, f"{name}_checkpointing_kwargs": {"use_reentrant": False}})
+    if plan.best != "last":
+        chosen.update(
+            load_best_model_at_end=True,
+            metric_for_best_model={"loss": "eval_loss", "clap": "eval_clap_similarity"}[plan.best],
+            greater_is_better=plan.best == "clap",
+        )
+    return recommended_training_arguments(stage, plan.folder, **{**chosen, **plan.arguments})
+
+
+def make_trainer(
+    plan: TrainingPlan,
+    args: TrainingArguments,
+    stage: Any,
+    train_tokens: Any,
+    evaluation_tokens: TokenDataset | None,
+    record: TokenRecord,
+) -> Trainer:
+    """A plain Trainer."""
+    config = stage.get_base_model().config if plan.lora_rank is not None else stage.config
+    outer = record.settings.get("clap_window_in_s", 10.0)
+    watched: dict[str, Any] = stage_metrics(config) if evaluation_tokens is not None else {}
+    trainer = Trainer(
+        stage,
+        args,
+        train_dataset=train_tokens,
+        eval_dataset=evaluation_tokens,
+        data_collator=CropCollator(config, outer, plan.seed),
+        optimizer_cls_and_kwargs=recommended_optimizer(args),
+        callbacks=[StuckLossCallback(config.predicted_stream.codebook_size)],
+        **watched,
+    )
+    if not os.isatty(2):  # one line a log in a file, no bar
+        trainer.remove_callback(ProgressCallback)
+        trainer.remove_callback(PrinterCallback)
+        trainer.add_callback(PrinterCallback)
+    return trainer
+
+
+def prompt_callback(plan: TrainingPlan, pipeline_folder: Path | None, args: TrainingArguments) -> Any:
+    """The callback that generates the plan's prompts."""
+    from ..pipeline import MusicLMPipeline
+    from .prompts import PromptCallback
+
+    if args.fsdp:
+        raise ValueError("Prompts cannot be generated from a sharded stage; leave them out with FSDP.")
+    pipeline = MusicLMPipeline.from_pretrained(str(pipeline_folder)).to(args.device)
+    return PromptCallback(
+        pipeline,
+        f"{plan.stage}_model",
+        plan.prompts,
+        Path(plan.output) / "samples",
+        plan.prompt_length_in_s,
+        plan.seed,
+        plan.prompts_every,
+    )

@@ -1,0 +1,1 @@
+from token_fixtures import *  # noqa: F403

@@ -1,0 +1,16 @@
+import pytest
+
+
+@pytest.fixture(scope="session")
+def nets(tmp_path_factory):
+    """Folders of tiny random networks: `clap`, `ast`, `hubert`, `musicgen` and a whole `pipeline` of ours."""
+    from evaluation_networks import save_ast, save_clap, save_hubert, save_musicgen
+    from tiny import tiny_pipeline
+
+    root = tmp_path_factory.mktemp("networks")
+    save_clap(root / "clap", seed=7)
+    save_ast(root / "ast")
+    save_hubert(root / "hubert")
+    save_musicgen(root / "musicgen")
+    tiny_pipeline().save_pretrained(root / "pipeline")
+    return root

@@ -1,0 +1,59 @@
+import json
+
+import pytest
+
+from open_musiclm.evaluation.chroma import Key
+from open_musiclm.evaluation.prompts import Prompt, read_prompts
+
+
+def test_text_file_with_empty_lines(tmp_path):
+    file = tmp_path / "prompts.txt"
+    file.write_text("a calm piano\n\n   \nfast drums at 140 bpm in F# minor\n", encoding="utf-8")
+    prompts, skipped = read_prompts(str(file))
+    assert prompts == [
+        Prompt("0001", "a calm piano"),
+        Prompt("0004", "fast drums at 140 bpm in F# minor", tempo=140.0, key=Key(6, "minor")),
+    ]
+    assert [(s.what, s.why) for s in skipped] == [("prompts.txt, line 2", "empty"), ("prompts.txt, line 3", "empty")]
+    assert len(read_prompts(str(file), num_prompts=1)[0]) == 1
+
+
+def test_csv(tmp_path):
+    file = tmp_path / "prompts.csv"
+    file.write_text(
+        'id,caption,audio,tempo,key,mode\nx/1,"calm, slow",clips/one.wav,90,A,minor\n,second,two.flac,fast,,\nx/1,again,,,,\n',
+        encoding="utf-8",
+    )
+    prompts, skipped = read_prompts(str(file))
+    assert prompts[0] == Prompt("x_1", "calm, slow", "one.wav", 90.0, Key(9, "minor"))
+    assert prompts[1] == Prompt("two", "second", "two.flac")
+    assert skipped[0].why == "its id 'x_1' was used before"
+
+
+def test_json_lines_and_musiccaps_columns(tmp_path):
+    file = tmp_path / "prompts.jsonl"
+    file.write_text(json.dumps({"ytid": "-0Gj8", "caption": "a song"}) + "\n" + json.dumps("just a text") + "\n")
+    prompts, _ = read_prompts(str(file))
+    assert prompts[0] == Prompt("-0Gj8", "a song", "-0Gj8")
+    assert prompts[1].text == "just a text"
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "said"),
+    [
+        ("a.txt", "\n \n", "no prompt: 2 empty lines"),
+        ("a.txt", "", "no prompt"),
+        ("a.csv", "title,length\nx,1\n", "columns length, title, none of them prompt, caption, text"),
+        ("a.jsonl", "{broken", "is no JSON"),
+        ("a.pdf", "x", "ends in '.pdf'"),
+    ],
+)
+def test_bad_files(tmp_path, name, content, said):
+    (tmp_path / name).write_text(content)
+    with pytest.raises(ValueError, match=said):
+        read_prompts(str(tmp_path / name))
+
+
+def test_missing_file(tmp_path):
+    with pytest.raises(ValueError, match="there is no prompt file"):
+        read_prompts(str(tmp_path / "none.txt"))

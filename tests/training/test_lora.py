@@ -1,0 +1,77 @@
+import pytest
+import torch
+from tiny import tiny_stage
+
+from open_musiclm.training import add_lora, load_lora, merge_lora
+from open_musiclm.training.lora import save_lora
+
+INPUTS = {
+    "clap_token_ids": torch.arange(6).view(2, 3),
+    "coarse_token_ids": torch.arange(80).view(2, 20, 2) % 16,
+    "fine_token_ids": torch.arange(120).view(2, 20, 3) % 16,
+}
+
+
+def adapter(folder, seed, rank=4, streams=None):
+    """A saved adapter with random weights, and what the stage gives with it."""
+    model = add_lora(tiny_stage("fine", streams), rank)
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if "lora_" in name:
+                parameter.copy_(0.3 * torch.randn(parameter.shape, generator=generator))
+    save_lora(model, folder)
+    return model.eval()(**INPUTS).logits
+
+
+def test_only_adapters_are_trained_and_a_fresh_one_changes_nothing():
+    model = add_lora(tiny_stage("fine"), rank=4)
+    trained = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
+    assert trained
+    assert all("lora_" in name for name in trained)
+    torch.testing.assert_close(model.eval()(**INPUTS).logits, tiny_stage("fine")(**INPUTS).logits)
+
+
+def test_loading_and_merging_give_the_same(tmp_path):
+    expected = adapter(tmp_path, seed=0)
+    plain = tiny_stage("fine")(**INPUTS).logits
+    assert not torch.allclose(expected, plain, atol=1e-2)
+    loaded = load_lora(tiny_stage("fine"), tmp_path)
+    torch.testing.assert_close(loaded(**INPUTS).logits, expected)
+    merged = merge_lora(loaded)
+    assert type(merged) is type(tiny_stage("fine"))
+    assert set(merged.state_dict()) == set(tiny_stage("fine").state_dict())
+    torch.testing.assert_close(merged(**INPUTS).logits, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_stacked_adapters_add_up(tmp_path):
+    """The change of a weight is the weighted sum of the adapters' own changes, of whatever rank."""
+    adapter(tmp_path / "a", seed=0, rank=4)
+    adapter(tmp_path / "b", seed=1, rank=2)
+    name = "decoder.layers.0.mlp.down_proj.weight"
+    base = tiny_stage("fine").state_dict()[name]
+    changes = [merge_lora(load_lora(tiny_stage("fine"), tmp_path / each)).state_dict()[name] - base for each in "ab"]
+    stacked = merge_lora(load_lora(tiny_stage("fine"), tmp_path / "a", tmp_path / "b", weights=[0.7, -0.5]))
+    torch.testing.assert_close(
+        stacked.state_dict()[name] - base, 0.7 * changes[0] - 0.5 * changes[1], rtol=1e-4, atol=1e-5
+    )
+
+
+def test_an_adapter_for_other_tokens_is_refused(tmp_path):
+    streams = tiny_stage("fine").config.streams
+    known = [{**stream, "codebook_fingerprint": f"sha256:{index:016d}"} for index, stream in enumerate(streams)]
+    adapter(tmp_path, seed=0, streams=known)
+    other = [{**known[0], "codebook_fingerprint": "sha256:ffffffffffffffff"}, *known[1:]]
+    with pytest.raises(ValueError, match="Codebooks differ"):
+        load_lora(tiny_stage("fine", other), tmp_path)
+    with pytest.raises(ValueError, match="for a stage with the streams"):
+        load_lora(tiny_stage("semantic"), tmp_path)
+
+
+def test_wrong_calls_are_refused(tmp_path):
+    with pytest.raises(ValueError, match="at least one adapter"):
+        load_lora(tiny_stage("fine"))
+    with pytest.raises(ValueError, match="2 weights for 1"):
+        load_lora(tiny_stage("fine"), tmp_path, weights=[1, 2])
+    with pytest.raises(ValueError, match="rank"):
+        add_lora(tiny_stage("fine"), rank=0)

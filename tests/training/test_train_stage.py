@@ -1,0 +1,314 @@
+"""Training itself, on tiny stages and tokens: it learns, it resumes exactly, it refuses what does not belong together."""
+
+import json
+import math
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from music import music_pipeline, write_music
+from safetensors.torch import load_file
+from tiny import tiny_stage
+from transformers import Trainer
+
+from open_musiclm import MusicLMPipeline
+from open_musiclm.cli import main
+from open_musiclm.data import TokenDataset
+from open_musiclm.training import (
+    CropCollator,
+    StuckLossCallback,
+    recommended_optimizer,
+    recommended_training_arguments,
+)
+
+STAGES = ["semantic", "coarse", "fine"]
+ENVIRONMENT = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2] / "src"), "OMP_NUM_THREADS": "1"}
+
+
+@pytest.fixture(scope="module")
+def clips(pipeline_folder, tmp_path_factory):
+    """Tokens of twelve clips as long as a semantic window."""
+    folder = tmp_path_factory.mktemp("clips")
+    write_music(folder / "music", {f"{index:02d}.wav": 4.0 for index in range(12)})
+    command = ["tokenize", str(folder / "music"), "--model", str(pipeline_folder), "--device", "cpu"]
+    assert main([*command, "--output", str(folder / "tokens")]) == 0
+    return folder / "tokens"
+
+
+def train(tokens, output, *more, stage="coarse", steps=6, batch_size=4, accumulate=1):
+    return [
+        *("train", "--stage", stage, "--tokens", str(tokens), "--output", str(output), "--device", "cpu"),
+        *("--steps", str(steps), "--batch-size", str(batch_size), "--accumulate", str(accumulate)),
+        *("--learning-rate", "1e-3", "--warmup-steps", "2", "--log-every", "1"),
+        *map(str, more),
+    ]
+
+
+def weights(output, stage="coarse"):
+    folder = output / f"{stage}_model" if (output / "model_index.json").exists() else output / "stage"
+    return load_file(folder / "model.safetensors")
+
+
+def losses(output):
+    return [
+        entry["loss"] for entry in json.loads((output / "training.json").read_text())["history"] if "loss" in entry
+    ]
+
+
+def still(pipeline):
+    """From a pipeline, on all files, and with nothing random in a step."""
+    off = ["--config", "hidden_dropout=0", "--config", "forgetful_mask_prob=0"]
+    return ["--from", pipeline, "--hold-out", 0, *off]
+
+
+def assert_same(found, expected):
+    assert found.keys() == expected.keys()
+    assert all(torch.equal(found[name], expected[name]) for name in expected)
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_plain_trainer_overfits_ten_clips(clips, tmp_path, stage):
+    tokens, unseen = TokenDataset.load(clips, crops_per_file=1).split(2)
+    streams = [tokens.record.stream(stream.name).to_dict() for stream in tiny_stage(stage).streams]
+    settings = {"hidden_size": 64, "forgetful_mask_prob": 0.0, "hidden_dropout": 0.0, "gradient_shrink": 1.0}
+    model = tiny_stage(stage, streams, **settings)
+    args = recommended_training_arguments(
+        model, tmp_path, learning_rate=5e-3, warmup_steps=10, max_steps=40, per_device_train_batch_size=10,
+        gradient_accumulation_steps=1, save_strategy="no", logging_steps=10, use_cpu=True, disable_tqdm=True,
+    )  # fmt: skip
+    collator = CropCollator(model)
+    trainer = Trainer(
+        model, args, train_dataset=tokens, eval_dataset=unseen, data_collator=collator,
+        optimizer_cls_and_kwargs=recommended_optimizer(args),
+    )  # fmt: skip
+    trainer.train()
+    history = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
+    assert history[0] > 1.5
+    assert history[-1] < 0.1
+    assert trainer.evaluate()["eval_loss"] > 2.0  # learnt by heart, not read off the input
+
+
+@pytest.mark.parametrize("more", [(), ("--lora", "4")], ids=["weights", "adapters"])
+def test_resumed_equals_undisturbed(clips, pipeline_folder, tmp_path, monkeypatch, more):
+    """Stopped in step 5 of 6, with half a checkpoint left: dropout, masks and crops go on as they were."""
+    settings = ["--from", pipeline_folder, "--save-every", 3, "--evaluate-every", 2, "--hold-out", 2, *more]
+    assert main(train(clips, tmp_path / "whole", *settings)) == 0
+
+    def interrupt(self, args, state, control, **kwargs):
+        if state.global_step == 5:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(StuckLossCallback, "on_log", interrupt)
+        assert main(train(clips, tmp_path / "parts", *settings)) == 130
+    half = tmp_path / "parts" / "training" / "checkpoint-5"
+    shutil.copytree(tmp_path / "parts" / "training" / "checkpoint-3", half)
+    (half / "trainer_state.json").unlink()
+    (half / "optimizer.pt").write_bytes(b"half of it")
+    assert main(train(clips, tmp_path / "parts", *settings)) == 0
+    assert_same(weights(tmp_path / "parts"), weights(tmp_path / "whole"))
+    assert losses(tmp_path / "parts") == losses(tmp_path / "whole")
+    if more:
+        adapters = [load_file(tmp_path / run / "adapter" / "adapter_model.safetensors") for run in ("parts", "whole")]
+        assert_same(*adapters)
+
+
+def test_a_finished_run_is_left_alone(clips, pipeline_folder, tmp_path, capsys):
+    command = train(clips, tmp_path / "run", "--from", pipeline_folder, steps=2)
+    assert main(command) == 0
+    before = (tmp_path / "run" / "coarse_model" / "model.safetensors").stat().st_mtime_ns
+    assert main(command) == 0
+    assert (tmp_path / "run" / "coarse_model" / "model.safetensors").stat().st_mtime_ns == before
+    assert main([*command, "--seed", "7"]) == 1
+    assert "seed was 0, is now 7" in capsys.readouterr().err
+
+
+def test_a_tuned_pipeline_is_the_old_one_with_another_stage(clips, pipeline_folder, tmp_path):
+    assert main(train(clips, tmp_path / "tuned", "--from", pipeline_folder, stage="semantic")) == 0
+    tuned, old = (MusicLMPipeline.from_pretrained(folder) for folder in (tmp_path / "tuned", pipeline_folder))
+    assert not torch.equal(tuned.semantic_model.decoder.norm.weight, old.semantic_model.decoder.norm.weight)
+    assert_same(tuned.fine_model.state_dict(), old.fine_model.state_dict())
+    assert tuned.semantic_model.streams == old.semantic_model.streams
+    output = tmp_path / "song.wav"
+    assert main(["generate", "a slow melody", "-d", "1", "-o", str(output), "--model", str(tmp_path / "tuned")]) == 0
+    assert output.is_file()
+
+
+def test_a_fresh_stage_records_the_codebooks(clips, tmp_path):
+    sizes = ["hidden_size=32", "num_hidden_layers=1", "num_attention_heads=2", "head_dim=16"]
+    config = [part for size in sizes for part in ("--config", size)]
+    assert main(train(clips, tmp_path / "fresh", *config, "--config", "window_in_s=2.0", stage="fine", steps=2)) == 0
+    from open_musiclm import MusicLMFineModel
+
+    stage = MusicLMFineModel.from_pretrained(tmp_path / "fresh" / "stage")
+    record = TokenDataset.load(clips).record
+    assert stage.streams == [record.stream(name) for name in ("clap", "coarse", "fine")]
+    assert stage.config.hidden_size == 32
+    # and it is a place to start from
+    assert main(train(clips, tmp_path / "more", "--from", tmp_path / "fresh" / "stage", stage="fine", steps=2)) == 0
+    assert (tmp_path / "more" / "stage" / "config.json").is_file()
+
+
+def test_evaluation_reports_every_codebook_and_the_best_is_kept(clips, pipeline_folder, tmp_path):
+    # a step far too large after the first ones: the first evaluation is the best
+    settings = ["--from", pipeline_folder, "--hold-out", 3, "--evaluate-every", 2, "--best", "loss"]
+    command = train(clips, tmp_path / "run", *settings, "--set", "max_grad_norm=100")
+    command[command.index("1e-3")] = "0.3"
+    assert main(command) == 0
+    summary = json.loads((tmp_path / "run" / "training.json").read_text())
+    evaluations = {entry["step"]: entry for entry in summary["history"] if "eval_loss" in entry}
+    assert sorted(evaluations) == [2, 4, 6]
+    assert {"eval_loss_codebook_0", "eval_loss_codebook_1", "eval_accuracy_codebook_1"} <= evaluations[2].keys()
+    best = min(evaluations, key=lambda step: evaluations[step]["eval_loss"])
+    assert summary["best"] == {"by": "loss", "step": best, "value": evaluations[best]["eval_loss"]}
+    checkpoint = tmp_path / "run" / "training" / f"checkpoint-{best}"
+    assert_same(weights(tmp_path / "run"), load_file(checkpoint / "model.safetensors"))
+
+
+def test_prompts_are_generated_and_choose_the_best(clips, pipeline_folder, tmp_path):
+    (tmp_path / "prompts.txt").write_text("a calm piano\n\nfast drums\n")
+    settings = ["--from", pipeline_folder, "--evaluate-every", 3, "--prompts", tmp_path / "prompts.txt"]
+    settings += ["--prompt-length", 1, "--hold-out", 2]
+    assert main(train(clips, tmp_path / "run", *settings, "--best", "clap")) == 0
+    samples = sorted(str(path.relative_to(tmp_path / "run")) for path in (tmp_path / "run" / "samples").rglob("*.wav"))
+    assert samples == [f"samples/step-000000{step}/0{number}.wav" for step in (3, 6) for number in (1, 2)]
+    summary = json.loads((tmp_path / "run" / "training.json").read_text())
+    similarities = {entry["step"]: entry["eval_clap_similarity"] for entry in summary["history"]
+                    if "eval_clap_similarity" in entry}  # fmt: skip
+    assert sorted(similarities) == [3, 6]
+    assert all(-1 <= value <= 1 for value in similarities.values())
+    assert summary["best"]["value"] == max(similarities.values())
+    # watching changes nothing of the training
+    assert (
+        main(train(clips, tmp_path / "unwatched", "--from", pipeline_folder, "--evaluate-every", 3, "--hold-out", 2))
+        == 0
+    )
+    assert losses(tmp_path / "run") == losses(tmp_path / "unwatched")
+
+
+def test_accumulated_batches_train_as_one(clips, pipeline_folder, tmp_path):
+    assert main(train(clips, tmp_path / "one", *still(pipeline_folder), batch_size=4)) == 0
+    assert main(train(clips, tmp_path / "two", *still(pipeline_folder), batch_size=2, accumulate=2)) == 0
+    assert losses(tmp_path / "two") == pytest.approx(losses(tmp_path / "one"), rel=1e-4)
+
+
+@pytest.fixture(scope="module")
+def plain_losses(clips, pipeline_folder, tmp_path_factory):
+    output = tmp_path_factory.mktemp("plain") / "run"
+    assert main(train(clips, output, *still(pipeline_folder), steps=2)) == 0
+    return losses(output)
+
+
+@pytest.mark.parametrize(
+    ("more", "tolerance"),
+    [
+        (("--precision", "bf16"), 5e-3),
+        (("--gradient-checkpointing",), 1e-6),
+        (("--num-workers", 1), 1e-6),
+        (("--streaming",), 0.1),  # another order of files
+    ],
+)
+def test_ways_to_train_change_little(clips, pipeline_folder, tmp_path, plain_losses, more, tolerance):
+    assert main(train(clips, tmp_path / "other", *still(pipeline_folder), *more, steps=2)) == 0
+    assert losses(tmp_path / "other") == pytest.approx(plain_losses, rel=tolerance)
+
+
+@pytest.fixture(scope="module")
+def other_tokens(clips, tmp_path_factory):
+    """The same music through codebooks of another seed."""
+    folder = tmp_path_factory.mktemp("other")
+    music_pipeline(seed=1).save_pretrained(folder / "pipeline")
+    command = ["tokenize", str(clips.parent / "music"), "--model", str(folder / "pipeline"), "--device", "cpu"]
+    assert main([*command, "--output", str(folder / "tokens")]) == 0
+    return folder / "tokens"
+
+
+def test_tokens_of_another_codebook_are_refused_before_anything_is_written(
+    other_tokens, pipeline_folder, tmp_path, capsys
+):
+    command = train(other_tokens, tmp_path / "run", "--from", pipeline_folder)
+    assert main(command) == 1
+    error = capsys.readouterr().err
+    assert error.count("sha256:") == 2
+    assert "Codebooks differ" in error
+    assert not (tmp_path / "run").exists()
+    with pytest.warns(UserWarning, match="not compared"):
+        assert main([*command, "--no-codebook-check"]) == 0
+
+
+def test_codebooks_that_cannot_be_compared_are_warned_about(clips, tmp_path):
+    tiny_stage("coarse").save_pretrained(tmp_path / "stage")
+    with pytest.warns(UserWarning, match="clap, semantic, coarse cannot be compared"):
+        assert main(train(clips, tmp_path / "run", "--from", tmp_path / "stage", steps=1)) == 0
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (["--from", "nothing/to/see"], "neither a folder nor a Hub id"),
+        (["--lora", "4"], "Adapters need a stage"),
+        (["--steps", "0"], "`steps` must be at least 1"),
+        (["--best", "loss", "--hold-out", "0"], "needs files to evaluate on"),
+        (["--best", "clap"], "needs prompts"),
+        (["--prompts", "nowhere.txt"], "no file of prompts"),
+        (["--set", "oops"], "write NAME=VALUE"),
+        (["--hold-out", "12"], "Cannot hold out"),
+        (["--streaming"], "cannot be held out of a stream"),
+        (["--preset", "gigantic"], "Unknown preset"),
+    ],
+)
+def test_wrong_usage_is_one_line(clips, tmp_path, capsys, more, message):
+    assert main(train(clips, tmp_path / "run", *more)) == 1
+    assert message in capsys.readouterr().err
+
+
+def test_the_wrong_stage_is_refused(clips, pipeline_folder, tmp_path, capsys):
+    assert main(train(clips, tmp_path / "run", "--from", pipeline_folder / "fine_model", stage="coarse")) == 1
+    assert "not the coarse stage" in capsys.readouterr().err
+
+
+def run(command, **kwargs):
+    return subprocess.Popen([sys.executable, "-m", "open_musiclm", *command], env=ENVIRONMENT, **kwargs)
+
+
+@pytest.mark.slow
+def test_killed_five_times_it_ends_as_if_undisturbed(clips, pipeline_folder, tmp_path):
+    settings = ["--from", pipeline_folder, "--save-every", 4, "--hold-out", 2, "--evaluate-every", 10]
+    assert main(train(clips, tmp_path / "whole", *settings, steps=200)) == 0
+    chance = random.Random(1)
+    kills = 0
+    for _ in range(5):
+        process = run(train(clips, tmp_path / "killed", *settings, steps=200))
+        last = max((int(p.name[11:]) for p in (tmp_path / "killed").glob("training/checkpoint-*")), default=0)
+        while process.poll() is None and not list((tmp_path / "killed").glob(f"training/checkpoint-{last + 4}")):
+            time.sleep(0.01)
+        time.sleep(chance.uniform(0, 0.4))
+        if process.poll() is None:
+            kills += 1
+        os.kill(process.pid, signal.SIGKILL)
+        process.wait()
+    assert kills == 5
+    assert run(train(clips, tmp_path / "killed", *settings, steps=200)).wait() == 0
+    assert_same(weights(tmp_path / "killed"), weights(tmp_path / "whole"))
+    assert losses(tmp_path / "killed") == losses(tmp_path / "whole")
+
+
+@pytest.mark.slow
+def test_two_processes_train_as_one(clips, pipeline_folder, tmp_path):
+    settings = still(pipeline_folder)
+    assert main(train(clips, tmp_path / "one", *settings, steps=20, batch_size=4)) == 0
+    launch = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port", "29611"]
+    command = [*launch, "-m", "open_musiclm", *train(clips, tmp_path / "two", *settings, steps=20, batch_size=2)]
+    subprocess.run(command, env=ENVIRONMENT, check=True)
+    one, two = losses(tmp_path / "one"), losses(tmp_path / "two")
+    print([(a, b) for a, b in zip(one, two, strict=True)])
+    assert two == pytest.approx(one, rel=1e-4)
+    assert one[-1] < 0.9 * one[0]
+    assert math.isfinite(two[-1])
