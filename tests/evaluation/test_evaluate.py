@@ -348,6 +348,7 @@ class TestBadInput:
         self.fails(capsys, "blank.txt has no prompt: 2 empty lines", args)
         self.fails(capsys, "--duration must be a positive number", [*args, "--duration", "nan"])
         self.fails(capsys, "--batch-size must be at least 1", [*args, "--batch-size", "0"])
+        self.fails(capsys, "a listening test needs two systems", [*args, "--listening-test"])
 
     def test_skips_are_listed(self, scene, nets, tmp_path, capsys):
         reference, ours = tmp_path / "reference", tmp_path / "ours"
