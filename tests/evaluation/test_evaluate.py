@@ -202,7 +202,7 @@ def test_page_loads_nothing_and_escapes_prompts(done):
 def test_report_in_a_browser(done, tmp_path):
     output, _ = done
     script = """
-      const wait = async (test) => { for (let i = 0; i < 100 && !test(); i += 1) await sleep(100); };
+      const wait = async (test) => { for (let i = 0; i < 600 && !test(); i += 1) await sleep(100); };
       const players = [...document.querySelectorAll("audio")];
       const pictures = [...document.querySelectorAll("img")];
       for (const player of players) player.load();
@@ -253,7 +253,7 @@ LISTEN = """
   for (let i = 0; i < test.pairs.length; i += 1) {
     const locked = document.querySelector("input[name=rating]").disabled && byId("next").disabled;
     for (const side of ["a", "b"]) {
-      for (let n = 0; n < 100 && !(byId("audio-" + side).duration > 0); n += 1) await sleep(50);
+      for (let n = 0; n < 1200 && !(byId("audio-" + side).duration > 0); n += 1) await sleep(50);
     }
     const durations = ["a", "b"].map((side) => byId("audio-" + side).duration);
     for (const side of ["a", "b"]) byId("audio-" + side).dispatchEvent(new Event("ended"));
