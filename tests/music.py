@@ -17,12 +17,12 @@ from open_musiclm.tokenization import clap_audio_embeddings, semantic_features
 def notes(seed: int, duration_in_s: float, rate: int) -> np.ndarray:
     """A melody of decaying tones over some noise: (samples,) float32."""
     random = np.random.default_rng(seed)
-    time = np.arange(round(duration_in_s * rate)) / rate
-    audio = 0.02 * random.standard_normal(len(time))
-    for start in np.arange(0, duration_in_s, 0.25):
-        since = time - start
-        tone = np.sin(2 * np.pi * 110 * 2 ** (random.integers(36) / 12) * since) * np.exp(-4 * since)
-        audio += np.where(since >= 0, 0.3 * tone, 0)
+    audio = 0.02 * random.standard_normal(round(duration_in_s * rate))
+    time = np.arange(rate) / rate
+    decay = 0.3 * np.exp(-4 * time)
+    for start in range(0, len(audio), rate // 4):
+        tone = decay * np.sin(2 * np.pi * 110 * 2 ** (random.integers(36) / 12) * time)
+        audio[start : start + rate] += tone[: len(audio) - start]
     return np.clip(audio, -0.99, 0.99).astype(np.float32)
 
 

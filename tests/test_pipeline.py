@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny import tiny_clap, tiny_codec, tiny_pipeline, tiny_quantizers, tiny_stage
 
-from open_musiclm import ClapQuantizer, ClapQuantizerConfig, MusicLMPipeline
+from open_musiclm import ClapQuantizer, ClapQuantizerConfig, MusicLMPipeline, long_generation
 from open_musiclm.compatibility import check_components
 from open_musiclm.long_generation import cut_conditions, generate_piece
 from open_musiclm.windows import plan_windows
@@ -164,13 +164,13 @@ def test_windows_see_what_belongs_to_their_time(pipe, stage):
     model = tiny_stage(stage)
     grid, duration = pipe.time_grid, 5 * pipe.time_grid * 25
     calls = []
-    generate = model.generate
+    start = model.start_generation
 
     def record(num_frames, **arguments):
         calls.append((num_frames, arguments))
-        return generate(num_frames, **arguments)
+        return start(num_frames, **arguments)
 
-    model.generate = record
+    model.start_generation = record
     # conditioning ids that tell their own time, as far as their codebook goes
     semantic = (torch.arange(5 * 25 - 1) % 20)[None]
     coarse = (torch.arange(5 * 50) % 16)[None, :, None].expand(1, -1, 2)
@@ -181,14 +181,13 @@ def test_windows_see_what_belongs_to_their_time(pipe, stage):
     }
     piece = generate_piece(model, conditions, duration, grid, [seeded()])
     assert piece.shape[:2] == (1, 250)
-    starts = [0, 1, 2, 3]
     if stage == "coarse":
         assert len(calls) == 4
-        for start, (num_frames, arguments) in zip(starts, calls, strict=True):
+        for second, (num_frames, arguments) in enumerate(calls):
             assert num_frames == 100
-            assert torch.equal(arguments["semantic_token_ids"], semantic[:, start * 25 : start * 25 + 49])
-            if start:
-                assert torch.equal(arguments["coarse_token_ids"], piece[:, start * 50 : (start + 1) * 50])
+            assert torch.equal(arguments["semantic_token_ids"], semantic[:, second * 25 : second * 25 + 49])
+            if second:
+                assert torch.equal(arguments["coarse_token_ids"], piece[:, second * 50 : (second + 1) * 50])
     else:
         [(num_frames, arguments)] = calls  # side by side: one batch
         assert num_frames == 50
@@ -201,7 +200,7 @@ def test_independent_windows_do_not_depend_on_how_they_are_batched(monkeypatch, 
     coarse = torch.randint(16, (2, 230, 2), generator=seeded())
     results = []
     for size in (64, 3, 1):
-        monkeypatch.setattr("open_musiclm.long_generation.MAX_WINDOWS_A_BATCH", size)
+        monkeypatch.setitem(long_generation.ROWS_A_BATCH, "cpu", size)
         results.append(pipe.generate_fine_tokens(clap, coarse, 4.6, [seeded(1), seeded(2)]))
     assert results[0].shape == (2, 230, 3)
     assert torch.equal(results[0], results[1])
@@ -252,6 +251,23 @@ def test_conditions_are_cut_by_time(pipe):
         ({"prompt": "a", "coarse_token_ids": torch.zeros(1, 5, 2, dtype=torch.long)}, "5 frames"),
         ({"prompt": "a", "coarse_token_ids": torch.zeros(1, 50, 4, dtype=torch.long)}, "4 codebooks"),
         ({"prompt": "a", "semantic_settings": {"heat": 1.0}}, "heat"),
+        ({"prompt": "a", "fine_token_ids": torch.zeros(1, 50, 3, dtype=torch.long)}, "need the `coarse_token_ids`"),
+        (
+            {
+                "prompt": "a",
+                "coarse_token_ids": torch.zeros(1, 50, 2, dtype=torch.long),
+                "fine_token_ids": torch.full((1, 50, 3), 16),
+            },
+            "fine_token_ids.*16",
+        ),
+        (
+            {
+                "prompt": "a",
+                "coarse_token_ids": torch.zeros(1, 50, 2, dtype=torch.long),
+                "fine_token_ids": torch.zeros(1, 49, 3, dtype=torch.long),
+            },
+            "one batch size and number of frames",
+        ),
     ],
 )
 def test_bad_input_is_refused(pipe, arguments, message):

@@ -24,13 +24,13 @@ class Recipe:
     sampling_rate: int = 24_000
     # CLAP
     vocab_size: int = 640
-    clap: Training = Training(1000, 64, 2e-3)
+    clap: Training = Training(760, 64, 2e-3)
     # semantic encoder: 16 kHz, one frame in 640 samples
     semantic_sampling_rate: int = 16_000
     semantic_hop: int = 640
     semantic_layer: int = 2
     num_units: int = 96
-    semantic: Training = Training(1000, 32, 1e-3)
+    semantic: Training = Training(500, 32, 1e-3)
     # codec: 24 kHz, 50 frames a second
     num_filters: int = 12
     num_coarse: int = 3
@@ -50,9 +50,9 @@ class Recipe:
     stage_hidden_size: int = 192
     stage_intermediate_size: int = 384
     stage_num_layers: tuple[int, int, int] = (4, 4, 3)  # semantic, coarse, fine
-    semantic_stage: Training = Training(1500, 16, 1e-3)
-    coarse_stage: Training = Training(1300, 8, 1e-3)
-    fine_stage: Training = Training(900, 8, 1e-3)
+    semantic_stage: Training = Training(1000, 8, 1e-3)
+    coarse_stage: Training = Training(800, 4, 1e-3)
+    fine_stage: Training = Training(700, 4, 1e-3)
     # temperature and top-k that the pipeline samples with unless told otherwise
     semantic_sampling: tuple[float, int] = (0.95, 32)
     coarse_sampling: tuple[float, int] = (0.9, 48)

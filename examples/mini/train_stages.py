@@ -158,6 +158,7 @@ def train_stage(name: str, tokens: Path, work: Path, models: Path, recipe: Recip
     trainer.train(resume_from_checkpoint=last_whole_checkpoint(folder))
     report_loss(name, stage.eval(), TokenWindows(tokens / "heldout.safetensors", stage, recipe.num_coarse, 64, 1))
     part = output.with_name(output.name + ".part")
+    stage.set_attn_implementation("sdpa")
     stage.float().cpu().save_pretrained(part)
     part.rename(output)
 

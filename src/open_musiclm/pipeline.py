@@ -12,7 +12,7 @@ Each step is a method, and is skipped by passing its result to the call.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
@@ -21,13 +21,16 @@ from typing import ClassVar
 import torch
 from diffusers import AudioPipelineOutput
 
+from .codec_streaming import decode_in_pieces
 from .compatibility import check_components
 from .hub import PublishedPipeline
 from .long_generation import count_steps, generate_piece
 from .reranking import rank_by_clap
 from .sampling import resolve_generators, spawn_generators
 from .stages import MusicLMStageModel
-from .tokenization import acoustic_waveform, clap_text_embeddings
+from .streaming import MusicStream, Prompt
+from .streams import check_token_range, flatten_tokens
+from .tokenization import clap_text_embeddings
 from .windows import round_up, time_grid, to_fraction
 
 #: longest piece asked for by mistake, in seconds: a day
@@ -157,8 +160,21 @@ class MusicLMPipeline(PublishedPipeline):
         self, coarse_token_ids: torch.Tensor, fine_token_ids: torch.Tensor, audio_length_in_s: float | None = None
     ) -> torch.Tensor:
         """Coarse and fine tokens (batch, frames, codebooks) → waveform (batch, channels, samples) float32."""
-        codes = torch.cat([coarse_token_ids, fine_token_ids], dim=-1).to(self.codec.device)
-        waveform = acoustic_waveform(self.codec, codes).float()
+        frames = []
+        for stage, token_ids in ((self.coarse_model, coarse_token_ids), (self.fine_model, fine_token_ids)):
+            stream = stage.predicted_stream
+            flat = flatten_tokens(token_ids, stream)
+            check_token_range(flat, stream)
+            frames.append(flat.unflatten(1, (-1, stream.num_codebooks)).to(self.codec.device))
+        if frames[0].shape[:2] != frames[1].shape[:2]:
+            raise ValueError(
+                "Coarse and fine tokens must have one batch size and number of frames, got "
+                f"{tuple(frames[0].shape[:2])} and {tuple(frames[1].shape[:2])}."
+            )
+        if min(int(part.min()) for part in frames) < 0:
+            raise ValueError("Tokens to decode cannot hold padding.")
+        codes = torch.cat(frames, dim=-1)
+        waveform = decode_in_pieces(self.codec, codes).float()
         if audio_length_in_s is not None:
             waveform = waveform[..., : round(audio_length_in_s * self.sampling_rate)]
         return waveform
@@ -171,7 +187,6 @@ class MusicLMPipeline(PublishedPipeline):
         prompt: str | Sequence[str] | None = None,
         audio_length_in_s: float = 10.0,
         num_waveforms_per_prompt: int = 1,
-        num_candidates: int | None = None,
         generator: torch.Generator | Sequence[torch.Generator] | None = None,
         clap_token_ids: torch.Tensor | None = None,
         semantic_token_ids: torch.Tensor | None = None,
@@ -180,6 +195,7 @@ class MusicLMPipeline(PublishedPipeline):
         semantic_settings: dict | None = None,
         coarse_settings: dict | None = None,
         fine_settings: dict | None = None,
+        num_candidates: int | None = None,
         output_type: str = "np",
         return_dict: bool = True,
     ) -> MusicLMPipelineOutput | tuple:
@@ -191,8 +207,8 @@ class MusicLMPipeline(PublishedPipeline):
             num_waveforms_per_prompt: waveforms for each prompt.
             num_candidates: waveforms to make for each prompt, of which the `num_waveforms_per_prompt` nearest to it by
                 CLAP are returned, the nearest first.
-            generator: one `torch.Generator`, or one for each waveform that is made. With one each, a waveform does not depend on
-                what else is in the batch.
+            generator: one `torch.Generator`, or one for each waveform that is made. With one each, a waveform does not
+                depend on what else is in the batch.
             clap_token_ids (batch, 12), semantic_token_ids (batch, frames), coarse_token_ids and fine_token_ids
                 (batch, frames, codebooks): results of earlier steps; the steps up to them are skipped.
             semantic_settings, coarse_settings, fine_settings: for the stages' `generate` (`{"temperature": 0.8}`).
@@ -220,6 +236,9 @@ class MusicLMPipeline(PublishedPipeline):
             )
         if num_candidates is not None and prompt is None:
             raise ValueError("`num_candidates` needs the `prompt`, which the candidates are held against.")
+
+        if fine_token_ids is not None and coarse_token_ids is None:
+            raise ValueError("`fine_token_ids` need the `coarse_token_ids` that they were made for.")
 
         # 1. Prompt → CLAP tokens, one row for each waveform
         if (prompt is None) == (clap_token_ids is None):
@@ -270,6 +289,44 @@ class MusicLMPipeline(PublishedPipeline):
         if output_type == "np":
             audios = audios.cpu().numpy()
         return MusicLMPipelineOutput(audios, similarities, kept) if return_dict else (audios,)
+
+    def stream(
+        self,
+        prompt: Prompt | Callable[[float], Prompt],
+        audio_length_in_s: float | None = 10.0,
+        num_waveforms_per_prompt: int = 1,
+        generator: torch.Generator | Sequence[torch.Generator] | None = None,
+        semantic_settings: dict | None = None,
+        coarse_settings: dict | None = None,
+        fine_settings: dict | None = None,
+        output_type: str = "np",
+    ) -> MusicStream:
+        """Music piece by piece, as it is made: the audio of a whole call with the same arguments.
+
+        Args:
+            prompt: a text, several, or a function of the time in seconds that returns them. It is asked once for each
+                window of the semantic stage, with the time at which the window's new part begins. The prompt may also
+                be replaced on the way: `stream.prompt = "now with drums"`.
+            audio_length_in_s: length of the audio; `None` goes on until nobody asks for more.
+            num_waveforms_per_prompt, generator, semantic_settings, coarse_settings, fine_settings, output_type: as for
+                a whole call.
+
+        Returns:
+            an iterator over (batch, channels, samples), of a second each (the last one may be shorter).
+
+        Raises:
+            ValueError: as a whole call does; and a codec that cannot decode in pieces.
+        """
+        if output_type not in ("np", "pt"):
+            raise ValueError(f"`output_type` must be 'np' or 'pt', got {output_type!r}.")
+        if isinstance(num_waveforms_per_prompt, bool) or num_waveforms_per_prompt < 1:
+            raise ValueError(f"`num_waveforms_per_prompt` must be at least 1, got {num_waveforms_per_prompt!r}.")
+        settings = {
+            "semantic": semantic_settings or {},
+            "coarse": coarse_settings or {},
+            "fine": fine_settings or {},
+        }
+        return MusicStream(self, prompt, audio_length_in_s, num_waveforms_per_prompt, generator, settings, output_type)
 
     # ------------------------------------------------------------------ checks
 

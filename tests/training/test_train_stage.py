@@ -177,11 +177,13 @@ def test_prompts_are_generated_and_choose_the_best(clips, pipeline_folder, tmp_p
     settings = ["--from", pipeline_folder, "--evaluate-every", 3, "--prompts", tmp_path / "prompts.txt"]
     settings += ["--prompt-length", 1, "--hold-out", 2]
     assert main(train(clips, tmp_path / "run", *settings, "--best", "clap")) == 0
-    samples = sorted(str(path.relative_to(tmp_path / "run")) for path in (tmp_path / "run" / "samples").rglob("*.wav"))
-    assert samples == [f"samples/step-000000{step}/0{number}.wav" for step in (3, 6) for number in (1, 2)]
+    samples = sorted(
+        str(path.relative_to(tmp_path / "run")) for path in (tmp_path / "run" / "samples").rglob("*.flac")
+    )
+    assert samples == [f"samples/step-000000{step}/00{number}.flac" for step in (3, 6) for number in (0, 1)]
     summary = json.loads((tmp_path / "run" / "training.json").read_text())
-    similarities = {entry["step"]: entry["eval_clap_similarity"] for entry in summary["history"]
-                    if "eval_clap_similarity" in entry}  # fmt: skip
+    similarities = {entry["step"]: entry["eval_clap_score"] for entry in summary["history"]
+                    if "eval_clap_score" in entry}  # fmt: skip
     assert sorted(similarities) == [3, 6]
     assert all(-1 <= value <= 1 for value in similarities.values())
     assert summary["best"]["value"] == max(similarities.values())

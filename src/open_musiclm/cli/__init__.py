@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 from ..version import __version__
 
-COMMANDS = ("generate", "tokenize", "train", "evaluate")
+COMMANDS = ("generate", "tokenize", "fit-codebooks", "train", "evaluate")
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -22,7 +22,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--debug", action="store_true", help="show the whole traceback of an error")
     subparsers = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for command in COMMANDS:
-        importlib.import_module(f".{command}", __name__).add_parser(subparsers)
+        importlib.import_module(f".{command.replace('-', '_')}", __name__).add_parser(subparsers)
     return parser
 
 

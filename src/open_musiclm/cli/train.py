@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 from pathlib import Path
 from typing import Any
 
-from .loading import quiet_libraries
+from .loading import model_path, quiet_libraries
 
 EPILOG = """examples:
   open-musiclm train --stage coarse --tokens tokens/ --from me/my-musiclm --output tuned/
@@ -82,11 +83,7 @@ def parse_settings(settings: list[str]) -> dict[str, Any]:
 def run(args: argparse.Namespace) -> int:
     from ..training.plan import TrainingPlan
 
-    base = args.base
-    if base == "mini" and not Path("mini").exists():
-        from ..mini import mini_checkpoint
-
-        base = mini_checkpoint()
+    base = None if args.base is None else model_path(args.base)
     prompts: tuple[str, ...] = ()
     if args.prompts is not None:
         if not Path(args.prompts).is_file():
@@ -130,6 +127,8 @@ def run(args: argparse.Namespace) -> int:
 
     quiet_libraries()
     summary = train_stage(plan)
+    if int(os.environ.get("RANK", "0")):  # another process says it
+        return 0
     where = plan.output if summary["result"] == "pipeline" else f"{plan.output}/stage"
     loss = "" if summary["loss"] is None else f", loss {summary['loss']:.4f}"
     print(f"the {summary['stage']} stage after {summary['steps']} steps{loss}: {where}")

@@ -19,6 +19,7 @@ _MODULE_OF = {
     "TokenDataset": "token_dataset",
     "TokenStreamDataset": "token_dataset",
     "load_musiclm_dataset": "corpora",
+    "write_manifest": "corpora",
 }
 
 __all__ = [*_MODULE_OF]
