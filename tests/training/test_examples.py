@@ -95,5 +95,7 @@ def test_from_nothing(pipeline_folder, tmp_path):
         "MODEL": str(pipeline_folder),
         "SEMANTIC_CODES": "16",
     }
-    subprocess.run(["bash", str(ROOT / "examples" / "train_from_scratch.sh")], cwd=tmp_path, env=environment, check=True)
+    subprocess.run(
+        ["bash", str(ROOT / "examples" / "train_from_scratch.sh")], cwd=tmp_path, env=environment, check=True
+    )
     assert (tmp_path / "from-scratch" / "song.wav").is_file()

@@ -101,7 +101,9 @@ def music(tmp_path_factory):
 
 def test_the_command_fits_both_and_tokens_are_made_with_them(music, pipeline_folder, tmp_path, capsys):
     output = tmp_path / "codebooks"
-    assert main(["fit-codebooks", str(music), "--model", str(pipeline_folder), "-o", str(output), "--device", "cpu"]) == 0
+    assert (
+        main(["fit-codebooks", str(music), "--model", str(pipeline_folder), "-o", str(output), "--device", "cpu"]) == 0
+    )
     printed = capsys.readouterr().out
     assert "left out broken.wav: unreadable" in printed
     report = json.loads((output / "report.json").read_text())

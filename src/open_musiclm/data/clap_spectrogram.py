@@ -32,7 +32,13 @@ def clap_spectrograms(extractor: Any, windows: torch.Tensor) -> torch.Tensor:
     size = extractor.fft_window_size
     window = torch.hann_window(size, dtype=torch.float64, device=windows.device)
     spectrum = torch.stft(
-        windows.double(), size, extractor.hop_length, window=window, center=True, pad_mode="reflect", return_complex=True
+        windows.double(),
+        size,
+        extractor.hop_length,
+        window=window,
+        center=True,
+        pad_mode="reflect",
+        return_complex=True,
     )
     filters = torch.from_numpy(extractor.mel_filters_slaney).to(windows.device, torch.float64)  # (bins, mel bins)
     power = spectrum.abs().square().transpose(1, 2) @ filters
