@@ -251,6 +251,23 @@ def test_conditions_are_cut_by_time(pipe):
         ({"prompt": "a", "coarse_token_ids": torch.zeros(1, 5, 2, dtype=torch.long)}, "5 frames"),
         ({"prompt": "a", "coarse_token_ids": torch.zeros(1, 50, 4, dtype=torch.long)}, "4 codebooks"),
         ({"prompt": "a", "semantic_settings": {"heat": 1.0}}, "heat"),
+        ({"prompt": "a", "fine_token_ids": torch.zeros(1, 50, 3, dtype=torch.long)}, "need the `coarse_token_ids`"),
+        (
+            {
+                "prompt": "a",
+                "coarse_token_ids": torch.zeros(1, 50, 2, dtype=torch.long),
+                "fine_token_ids": torch.full((1, 50, 3), 16),
+            },
+            "fine_token_ids.*16",
+        ),
+        (
+            {
+                "prompt": "a",
+                "coarse_token_ids": torch.zeros(1, 50, 2, dtype=torch.long),
+                "fine_token_ids": torch.zeros(1, 49, 3, dtype=torch.long),
+            },
+            "one batch size and number of frames",
+        ),
     ],
 )
 def test_bad_input_is_refused(pipe, arguments, message):

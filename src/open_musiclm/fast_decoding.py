@@ -11,6 +11,7 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 
+from .memory import explain_out_of_memory
 from .packed_weights import PackedLayer, PackedStage, is_packable, pack_stage
 
 #: rows of a prefill that go through the layers together: more are no faster, and their inner states fill the memory
@@ -51,6 +52,17 @@ class FastDecoder:
         self.num_codebooks = model.predicted_stream.num_codebooks
         self.packed: PackedStage = pack_stage(model)
 
+    def explain_out_of_memory(self, batch_size: int, num_tokens: int):
+        """See memory.py."""
+        rows = sum(token_ids.shape[1] for token_ids in self.streams.values()) + num_tokens
+        return explain_out_of_memory(self.model, batch_size, rows, self._rows_together(), self._release)
+
+    def _release(self) -> None:
+        self.states, self.hidden_keys = [], None
+
+    def _rows_together(self) -> int:
+        return ROWS_A_PREFILL.get(self.model.device.type, 4096)
+
     # ----------------------------------------------------------------- prefill
 
     def prefill(self, token_ids: torch.Tensor) -> torch.Tensor:
@@ -67,7 +79,7 @@ class FastDecoder:
 
         positions = torch.arange(length, device=x.device)
         last = []
-        samples_a_part = max(ROWS_A_PREFILL.get(x.device.type, 4096) // length, 1)
+        samples_a_part = max(self._rows_together() // length, 1)
         for first in range(0, batch_size, samples_a_part):
             part = slice(first, first + samples_a_part)
             mask = None

@@ -16,6 +16,7 @@ import torch
 from transformers import GenerationConfig, GenerationMixin, LogitsProcessorList
 
 from .fast_decoding import FastDecoder, can_decode_fast
+from .memory import explain_out_of_memory
 from .sampling import GumbelNoise, StandardSampling, resolve_generators, sample_tokens
 from .streams import TokenStream, check_token_range, flatten_tokens, unflatten_tokens
 
@@ -42,6 +43,15 @@ class PlainDecoder:
             return self.prefill(token_ids)
         outputs = self.model(**{self.argument: token_ids[:, -1:]}, past_key_values=self.cache, use_cache=True)
         return outputs.logits[:, -1]
+
+    def explain_out_of_memory(self, batch_size: int, num_tokens: int):
+        """See memory.py."""
+        rows = sum(token_ids.shape[1] for token_ids in self.streams.values()) + num_tokens
+
+        def release() -> None:
+            self.cache = None
+
+        return explain_out_of_memory(self.model, batch_size, rows, batch_size * rows, release)
 
 
 class TokenRun:
@@ -90,6 +100,11 @@ class TokenRun:
     def advance(self, num_frames: int) -> None:
         """Go on until there are `num_frames` frames (or all that were asked for)."""
         stop = min(num_frames * self.stream.num_codebooks, self.token_ids.shape[1])
+        if self.num_made < stop:
+            with self.decoder.explain_out_of_memory(*self.token_ids.shape):
+                self._advance(stop)
+
+    def _advance(self, stop: int) -> None:
         while self.num_made < stop:
             so_far = self.token_ids[:, : self.num_made]
             first = self.num_made == self.num_given

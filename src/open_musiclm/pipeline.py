@@ -29,6 +29,7 @@ from .reranking import rank_by_clap
 from .sampling import resolve_generators, spawn_generators
 from .stages import MusicLMStageModel
 from .streaming import MusicStream, Prompt
+from .streams import check_token_range, flatten_tokens
 from .tokenization import clap_text_embeddings
 from .windows import round_up, time_grid, to_fraction
 
@@ -159,7 +160,20 @@ class MusicLMPipeline(PublishedPipeline):
         self, coarse_token_ids: torch.Tensor, fine_token_ids: torch.Tensor, audio_length_in_s: float | None = None
     ) -> torch.Tensor:
         """Coarse and fine tokens (batch, frames, codebooks) → waveform (batch, channels, samples) float32."""
-        codes = torch.cat([coarse_token_ids, fine_token_ids], dim=-1).to(self.codec.device)
+        frames = []
+        for stage, token_ids in ((self.coarse_model, coarse_token_ids), (self.fine_model, fine_token_ids)):
+            stream = stage.predicted_stream
+            flat = flatten_tokens(token_ids, stream)
+            check_token_range(flat, stream)
+            frames.append(flat.unflatten(1, (-1, stream.num_codebooks)).to(self.codec.device))
+        if frames[0].shape[:2] != frames[1].shape[:2]:
+            raise ValueError(
+                "Coarse and fine tokens must have one batch size and number of frames, got "
+                f"{tuple(frames[0].shape[:2])} and {tuple(frames[1].shape[:2])}."
+            )
+        if min(int(part.min()) for part in frames) < 0:
+            raise ValueError("Tokens to decode cannot hold padding.")
+        codes = torch.cat(frames, dim=-1)
         waveform = decode_in_pieces(self.codec, codes).float()
         if audio_length_in_s is not None:
             waveform = waveform[..., : round(audio_length_in_s * self.sampling_rate)]
@@ -173,7 +187,6 @@ class MusicLMPipeline(PublishedPipeline):
         prompt: str | Sequence[str] | None = None,
         audio_length_in_s: float = 10.0,
         num_waveforms_per_prompt: int = 1,
-        num_candidates: int | None = None,
         generator: torch.Generator | Sequence[torch.Generator] | None = None,
         clap_token_ids: torch.Tensor | None = None,
         semantic_token_ids: torch.Tensor | None = None,
@@ -182,6 +195,7 @@ class MusicLMPipeline(PublishedPipeline):
         semantic_settings: dict | None = None,
         coarse_settings: dict | None = None,
         fine_settings: dict | None = None,
+        num_candidates: int | None = None,
         output_type: str = "np",
         return_dict: bool = True,
     ) -> MusicLMPipelineOutput | tuple:
@@ -193,8 +207,8 @@ class MusicLMPipeline(PublishedPipeline):
             num_waveforms_per_prompt: waveforms for each prompt.
             num_candidates: waveforms to make for each prompt, of which the `num_waveforms_per_prompt` nearest to it by
                 CLAP are returned, the nearest first.
-            generator: one `torch.Generator`, or one for each waveform that is made. With one each, a waveform does not depend on
-                what else is in the batch.
+            generator: one `torch.Generator`, or one for each waveform that is made. With one each, a waveform does not
+                depend on what else is in the batch.
             clap_token_ids (batch, 12), semantic_token_ids (batch, frames), coarse_token_ids and fine_token_ids
                 (batch, frames, codebooks): results of earlier steps; the steps up to them are skipped.
             semantic_settings, coarse_settings, fine_settings: for the stages' `generate` (`{"temperature": 0.8}`).
@@ -222,6 +236,9 @@ class MusicLMPipeline(PublishedPipeline):
             )
         if num_candidates is not None and prompt is None:
             raise ValueError("`num_candidates` needs the `prompt`, which the candidates are held against.")
+
+        if fine_token_ids is not None and coarse_token_ids is None:
+            raise ValueError("`fine_token_ids` need the `coarse_token_ids` that they were made for.")
 
         # 1. Prompt → CLAP tokens, one row for each waveform
         if (prompt is None) == (clap_token_ids is None):

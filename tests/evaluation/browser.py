@@ -1,13 +1,13 @@
-"""A real browser, without a driver: a page is opened with a script added to its end, and what that leaves is read."""
+"""A real browser, without a driver: a page is served with a script added to its end, which posts what it found."""
 
 from __future__ import annotations
 
 import json
 import os
-import re
 import shutil
 import subprocess
-from html import unescape
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -31,43 +31,72 @@ window.addEventListener("load", async () => {
   const sleep = (ms) => new Promise((done) => setTimeout(done, ms));
   let found;
   try { found = await (async () => { %s })(); } catch (error) { found = { failed: String(error) }; }
-  const out = document.createElement("pre");
-  out.id = "found-by-test";
-  out.textContent = JSON.stringify({ found: found === undefined ? null : found, faults: window.faults });
-  document.body.append(out);
+  const body = JSON.stringify({ found: found === undefined ? null : found, faults: window.faults });
+  await fetch("/found", { method: "POST", body });
 });
 </script>
 """
+TIME_IN_S = 150
 
 
-def run_in_browser(page: Path, script: str, tmp_path: Path, width: int = 1200, budget_in_ms: int = 20000):
-    """Runs the body of an async function in the page; returns what it returns, and fails on any error of the page."""
+def run_in_browser(page: Path, script: str, tmp_path: Path, width: int = 1200):
+    """Runs the body of an async function in the page; returns what it returns.
+
+    Fails on any error of the page, and if the page asks for anything but itself.
+    """
     text = page.read_text(encoding="utf-8")
-    driven = tmp_path / f"driven-{page.name}"
-    driven.write_text(
-        text.replace("<head>", "<head>" + HARNESS, 1).replace("</body>", RUN % script + "</body>", 1), "utf-8"
-    )
-    dump = _chromium(
-        tmp_path, f"--window-size={width},900", f"--virtual-time-budget={budget_in_ms}", "--dump-dom", driven.as_uri()
-    )
-    match = re.search(r'<pre id="found-by-test">(.*?)</pre>', dump, re.DOTALL)
-    assert match, f"the script did not end:\\n{dump[-2000:]}"
-    result = json.loads(unescape(match.group(1)))
-    assert result["faults"] == []
-    return result["found"]
+    text = text.replace("<head>", "<head>" + HARNESS, 1).replace("</body>", RUN % script + "</body>", 1)
+    asked, found, answered = [], [], threading.Event()
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self):
+            asked.append(self.path)
+            body = text.encode() if self.path == "/page" else b""
+            self.send_response(200 if body else 404)
+            self.send_header("Content-Type", "text/html; charset=utf-8")
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def do_POST(self):
+            found.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
+            self.send_response(204)
+            self.end_headers()
+            answered.set()
+
+        def log_message(self, *arguments):
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    address = f"http://127.0.0.1:{server.server_port}/page"
+    browser = subprocess.Popen(
+        _command(tmp_path, f"--window-size={width},900", address),
+        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=_environment(),
+    )  # fmt: skip
+    try:
+        assert answered.wait(TIME_IN_S), "the page's script did not end"
+    finally:
+        browser.terminate()
+        browser.wait(30)
+        server.shutdown()
+        server.server_close()
+    assert found[0]["faults"] == []
+    assert set(asked) <= {"/page", "/favicon.ico"}
+    return found[0]["found"]
 
 
 def screenshot(page: Path, png: Path, tmp_path: Path, width: int = 1200, height: int = 1600) -> Path:
-    _chromium(tmp_path, f"--window-size={width},{height}", f"--screenshot={png}", page.as_uri())
+    command = _command(tmp_path, f"--window-size={width},{height}", f"--screenshot={png}", page.as_uri())
+    subprocess.run(command, capture_output=True, timeout=TIME_IN_S, env=_environment(), check=True)
     return png
 
 
-def _chromium(tmp_path: Path, *arguments: str) -> str:
+def _command(tmp_path: Path, *arguments: str) -> list[str]:
     profile = tmp_path / "profile"
     shutil.rmtree(profile, ignore_errors=True)
-    environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
-    done = subprocess.run(
-        [str(CHROMIUM), *FLAGS.split(), f"--user-data-dir={profile}", *arguments],
-        capture_output=True, text=True, timeout=120, env=environment, check=True,
-    )  # fmt: skip
-    return done.stdout
+    return [str(CHROMIUM), *FLAGS.split(), f"--user-data-dir={profile}", *arguments]
+
+
+def _environment() -> dict[str, str]:
+    return {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}

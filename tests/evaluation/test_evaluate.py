@@ -202,7 +202,7 @@ def test_page_loads_nothing_and_escapes_prompts(done):
 def test_report_in_a_browser(done, tmp_path):
     output, _ = done
     script = """
-      const wait = async (test) => { for (let i = 0; i < 100 && !test(); i += 1) await sleep(100); };
+      const wait = async (test) => { for (let i = 0; i < 600 && !test(); i += 1) await sleep(100); };
       const players = [...document.querySelectorAll("audio")];
       const pictures = [...document.querySelectorAll("img")];
       for (const player of players) player.load();
@@ -253,7 +253,7 @@ LISTEN = """
   for (let i = 0; i < test.pairs.length; i += 1) {
     const locked = document.querySelector("input[name=rating]").disabled && byId("next").disabled;
     for (const side of ["a", "b"]) {
-      for (let n = 0; n < 100 && !(byId("audio-" + side).duration > 0); n += 1) await sleep(50);
+      for (let n = 0; n < 1200 && !(byId("audio-" + side).duration > 0); n += 1) await sleep(50);
     }
     const durations = ["a", "b"].map((side) => byId("audio-" + side).duration);
     for (const side of ["a", "b"]) byId("audio-" + side).dispatchEvent(new Event("ended"));
@@ -316,6 +316,19 @@ class TestBadInput:
         self.fails(capsys, "reference .* has 0 usable audio clips; at least 2", args)
         assert not (tmp_path / "out" / "audio").exists()  # before anything is generated
 
+    def test_wrong_names_are_found_before_anything_is_generated(self, scene, nets, tmp_path, capsys):
+        wrong = str(tmp_path / "none")
+        for option, value, said in (
+            ("--clap", wrong, "could not be loaded as clap"),
+            ("--classifier", wrong, "could not be loaded as ast"),
+            ("--embedder", "vggish:x", "is no embedder"),
+            ("--model", wrong, "there is no folder"),
+            ("--preset", "google", "there is no prompt file"),
+        ):
+            prompts = ["--prompts", wrong] if option == "--preset" else []
+            self.fails(capsys, said, command(scene, nets, tmp_path / "out", option, value, *prompts))
+        assert not (tmp_path / "out").exists()
+
     def test_one_clip_in_the_reference(self, scene, nets, tmp_path, capsys):
         (tmp_path / "one").mkdir()
         shutil.copy(scene / "reference" / "ref 0.wav", tmp_path / "one")
@@ -335,6 +348,7 @@ class TestBadInput:
         self.fails(capsys, "blank.txt has no prompt: 2 empty lines", args)
         self.fails(capsys, "--duration must be a positive number", [*args, "--duration", "nan"])
         self.fails(capsys, "--batch-size must be at least 1", [*args, "--batch-size", "0"])
+        self.fails(capsys, "a listening test needs two systems", [*args, "--listening-test"])
 
     def test_skips_are_listed(self, scene, nets, tmp_path, capsys):
         reference, ours = tmp_path / "reference", tmp_path / "ours"

@@ -125,11 +125,14 @@ class EvaluationCallback(TrainerCallback):
     def _generate(self, model) -> list[np.ndarray]:
         """One (channels, samples) array a prompt; the model and the pipeline are left as they were."""
         before, was_training = getattr(self.pipeline, self.stage), model.training
-        devices = {n: part.device for n, part in self.pipeline.components.items() if isinstance(part, torch.nn.Module)}
+        networks = [part for part in self.pipeline.components.values() if isinstance(part, torch.nn.Module)]
+        devices = [(part, next(part.parameters()).device) for part in networks]
+        bar = getattr(self.pipeline, "_progress_bar_config", {})
         audios: list[np.ndarray] = []
         try:
             setattr(self.pipeline, self.stage, model)
             self.pipeline.to(model.device)
+            self.pipeline.set_progress_bar_config(**{**bar, "disable": True})
             model.eval()
             for start in range(0, len(self.prompts), self.batch_size):
                 batch = self.prompts[start : start + self.batch_size]
@@ -144,8 +147,9 @@ class EvaluationCallback(TrainerCallback):
         finally:
             model.train(was_training)
             setattr(self.pipeline, self.stage, before)
-            for name, device in devices.items():
-                torch.nn.Module.to(getattr(self.pipeline, name), device)
+            self.pipeline.set_progress_bar_config(**bar)
+            for network, device in devices:
+                torch.nn.Module.to(network, device)
         return audios
 
 
