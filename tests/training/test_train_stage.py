@@ -303,14 +303,24 @@ def test_killed_five_times_it_ends_as_if_undisturbed(clips, pipeline_folder, tmp
 
 
 @pytest.mark.slow
-def test_two_processes_train_as_one(clips, pipeline_folder, tmp_path):
+@pytest.mark.parametrize("more", [(), ("--set", "fsdp=full_shard")], ids=["ddp", "fsdp"])
+def test_two_processes_train_as_one(clips, pipeline_folder, tmp_path, more):
     settings = still(pipeline_folder)
     assert main(train(clips, tmp_path / "one", *settings, steps=20, batch_size=4)) == 0
     launch = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port", "29611"]
-    command = [*launch, "-m", "open_musiclm", *train(clips, tmp_path / "two", *settings, steps=20, batch_size=2)]
+    command = [
+        *launch,
+        "-m",
+        "open_musiclm",
+        *train(clips, tmp_path / "two", *settings, *more, steps=20, batch_size=2),
+    ]
     subprocess.run(command, env=ENVIRONMENT, check=True)
     one, two = losses(tmp_path / "one"), losses(tmp_path / "two")
     print([(a, b) for a, b in zip(one, two, strict=True)])
     assert two == pytest.approx(one, rel=1e-4)
     assert one[-1] < 0.9 * one[0]
+    assert all(
+        torch.allclose(found, weights(tmp_path / "one")[name], atol=1e-4)
+        for name, found in weights(tmp_path / "two").items()
+    )
     assert math.isfinite(two[-1])
