@@ -28,6 +28,14 @@ class LayerState:
         self.values = like.new_empty(batch_size, num_rows, head_dim)
         self.conv_inputs: list[torch.Tensor] = []  # of the rows before, the oldest first: (batch, 2 · inner) each
 
+    @classmethod
+    def over(cls, keys: torch.Tensor, values: torch.Tensor, conv_inputs: torch.Tensor) -> LayerState:
+        """Views of buffers that somebody else holds; conv_inputs (batch, rows, 2 · inner)."""
+        state = cls.__new__(cls)
+        state.transposed_keys, state.keys, state.values = False, keys, values
+        state.conv_inputs = list(conv_inputs.unbind(1))
+        return state
+
     def keys_of(self, rows: slice | int) -> torch.Tensor:
         return self.keys[:, :, rows] if self.transposed_keys else self.keys[:, rows]
 

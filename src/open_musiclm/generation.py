@@ -16,8 +16,9 @@ import torch
 from transformers import GenerationConfig, GenerationMixin, LogitsProcessorList
 
 from .fast_decoding import FastDecoder, can_decode_fast
+from .graph_decoding import GraphDecoder, can_record_steps
 from .memory import explain_out_of_memory
-from .sampling import GumbelNoise, StandardSampling, resolve_generators, sample_tokens
+from .sampling import GumbelNoise, resolve_generators, sample_tokens, standard_sampling
 from .streams import TokenStream, check_token_range, flatten_tokens, unflatten_tokens
 
 
@@ -80,7 +81,7 @@ class TokenRun:
         self.decoder = decoder
         self.stream = stream
         self.processors = processors
-        self.standard = StandardSampling.from_processors(processors, stream.codebook_size)
+        self.standard = standard_sampling(processors, stream.codebook_size)
         self.noise = iter(noise) if noise is not None else None
         self.on_token = on_token
         self.num_given = self.num_made = given.shape[1]
@@ -108,12 +109,21 @@ class TokenRun:
         while self.num_made < stop:
             so_far = self.token_ids[:, : self.num_made]
             first = self.num_made == self.num_given
+            if isinstance(self.decoder, GraphDecoder) and not first:
+                for num_made in self.decoder.decode_and_sample(self.token_ids, self.num_made, stop, self.noise):
+                    self._report(num_made)
+                break
             logits = self.decoder.prefill(so_far) if first else self.decoder.decode_one_token(so_far)
             noise = next(self.noise) if self.noise is not None else None
             self.token_ids[:, self.num_made] = self._sample(so_far, logits, noise)
-            self.num_made += 1
-            if self.on_token is not None:
-                self.on_token(self.num_made - self.num_given)
+            self._report(self.num_made + 1)
+        if self.is_done and isinstance(self.decoder, GraphDecoder):
+            self.decoder.close()
+
+    def _report(self, num_made: int) -> None:
+        self.num_made = num_made
+        if self.on_token is not None:
+            self.on_token(num_made - self.num_given)
 
     def _sample(self, so_far: torch.Tensor, logits: torch.Tensor, noise: torch.Tensor | None) -> torch.Tensor:
         if self.standard is not None:
@@ -204,7 +214,12 @@ class StageGenerationMixin(GenerationMixin):
         decoder: PlainDecoder | FastDecoder
         use_cache = settings.use_cache is not False
         if fast and use_cache and can_decode_fast(self):
-            decoder = FastDecoder(self, streams, num_tokens, settings.mask_condition_eos)
+            arguments = (self, streams, num_tokens, settings.mask_condition_eos)
+            standard = standard_sampling(processors, stream.codebook_size)
+            if can_record_steps(self.device) and standard is not None:
+                decoder = GraphDecoder(*arguments, standard, settings.do_sample)
+            else:
+                decoder = FastDecoder(*arguments)
         else:
             decoder = PlainDecoder(self, streams, settings.mask_condition_eos, use_cache)
         return TokenRun(decoder, stream, given, num_tokens, processors, noise, on_token)

@@ -27,15 +27,19 @@ LAYOUT_ROWS = 16
 
 
 class PackedLinear:
-    """A product with a fixed (out, in) weight: `linear(x)`, and `linear.plus(x, residual)`."""
+    """A product with a fixed weight: `linear(x)`, and `linear.plus(x, residual)`.
 
-    def __init__(self, weight: torch.Tensor):
-        weight = weight.detach()
-        self.weight = weight.contiguous()
-        self.packed = None
-        if weight.device.type == "cpu" and _has_onednn(weight.dtype):
+    Args:
+        weight: (out, in).
+        repack: lay it out for the CPU; else, or elsewhere, it is used as it is.
+    """
+
+    def __init__(self, weight: torch.Tensor, repack: bool = True):
+        self.weight = weight.detach().contiguous()
+        self.packed: torch.Tensor | None = None
+        if repack and weight.device.type == "cpu" and _has_onednn(weight.dtype):
             self.packed = torch.ops.mkldnn._reorder_linear_weight(self.weight, LAYOUT_ROWS)
-            self.weight = None
+            self.weight = self.weight.new_empty(0)  # a joined weight need not be kept twice
 
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
         """(batch, in) → (batch, out)."""
@@ -86,36 +90,48 @@ def _pack_qkv(layer: MusicLMDecoderLayer) -> torch.Tensor:
     return torch.cat([queries.to(dtype), attention.k_proj.weight, attention.v_proj.weight])
 
 
-class PackedStage:
-    """All a decoding step reads of a stage."""
+def _pack_layer(layer: MusicLMDecoderLayer, repack: bool) -> PackedLayer:
+    attention, mlp = layer.self_attn, layer.mlp
+    query_scale = ATTENTION_SCALE * attention.q_norm.weight.detach()
+    return PackedLayer(
+        qkv=PackedLinear(_pack_qkv(layer), repack),
+        query_scale=query_scale,
+        key_scale=query_scale * attention.k_norm.weight.detach(),
+        o_proj=PackedLinear(attention.o_proj.weight, repack),
+        mlp_norm=layer.mlp_norm.weight.detach(),
+        up_proj=PackedLinear(mlp.up_proj.weight, repack),
+        conv=[] if mlp.conv is None else list(mlp.conv.weight.detach()[:, 0].T.contiguous()),
+        inner_norm=mlp.inner_norm.weight.detach(),
+        down_proj=PackedLinear(mlp.down_proj.weight, repack),
+    )
 
-    def __init__(self, model):
+
+class PackedStage:
+    """All a decoding step reads of a stage; see [`PackedLinear`] for `repack`."""
+
+    def __init__(self, model, repack: bool = True):
         config, stream = model.config, model.predicted_stream
         self.dtype = model.decoder.norm.weight.dtype
         self.norm_eps = config.layer_norm_eps
-        self.layers = [
-            PackedLayer(
-                qkv=PackedLinear(_pack_qkv(layer)),
-                query_scale=ATTENTION_SCALE * layer.self_attn.q_norm.weight,
-                key_scale=ATTENTION_SCALE * layer.self_attn.q_norm.weight * layer.self_attn.k_norm.weight,
-                o_proj=PackedLinear(layer.self_attn.o_proj.weight),
-                mlp_norm=layer.mlp_norm.weight.detach(),
-                up_proj=PackedLinear(layer.mlp.up_proj.weight),
-                conv=[] if layer.mlp.conv is None else list(layer.mlp.conv.weight.detach()[:, 0].T.contiguous()),
-                inner_norm=layer.mlp.inner_norm.weight.detach(),
-                down_proj=PackedLinear(layer.mlp.down_proj.weight),
-            )
-            for layer in model.decoder.layers
-        ]
+        self.num_heads, self.head_dim = config.num_attention_heads, config.head_dim
+        self.num_codebooks, self.codebook_size = stream.num_codebooks, stream.codebook_size
+        self.vocabulary_size = stream.codebook_size + 1
+        self.layers = [_pack_layer(layer, repack) for layer in model.decoder.layers]
+        self.num_taps = len(self.layers[0].conv)
+        self.conv_channels = 2 * config.intermediate_size if self.num_taps else 0
         self.norm = model.decoder.norm.weight.detach()
-        self.heads = [PackedLinear(head) for head in model.heads[stream.name]]
-        table = model.embeddings[stream.name].weight.detach()
+        self.head_table = model.heads[stream.name].detach()  # (codebooks, vocabulary, hidden_size)
+        self.heads = [PackedLinear(head, repack) for head in self.head_table]
+        self.embedding_table = model.embeddings[stream.name].weight.detach()
         self.embeddings = [  # one view a codebook: an id of codebook q is a row of the q-th
-            table[q * stream.codebook_size :][: stream.codebook_size] for q in range(stream.num_codebooks)
+            self.embedding_table[q * stream.codebook_size :][: stream.codebook_size]
+            for q in range(stream.num_codebooks)
         ]
         self.positions = (
             None if model.position_embeddings is None else model.position_embeddings[stream.name].weight.detach()
         )
+        self.recordings: list = []  # recorded steps that wait for their next window (graph_decoding.py)
+        self.kernels_agree: bool | None = None  # whether Triton kernels were found to make the same logits
         self._bias_of: Callable[[int], torch.Tensor | None] = model.decoder.bias_table
         self._bias: torch.Tensor | None = None
         self._reversed_bias: torch.Tensor | None = None
@@ -135,9 +151,8 @@ class PackedStage:
 
         So the biases of the keys 0 … p for a query at p are the last p + 1 columns.
         """
-        if self.bias_table(length) is None:
-            return None
-        return self._reversed_bias[:, self._reach - length :]
+        self.bias_table(length)
+        return None if self._reversed_bias is None else self._reversed_bias[:, self._reach - length :]
 
 
 _packed: WeakKeyDictionary[nn.Module, tuple[tuple, PackedStage]] = WeakKeyDictionary()

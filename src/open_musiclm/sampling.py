@@ -85,21 +85,6 @@ class StandardSampling:
     temperature: float = 1.0
     top_k: int | None = None
 
-    @classmethod
-    def from_processors(cls, processors: LogitsProcessorList, codebook_size: int) -> StandardSampling | None:
-        """The same as these processors, or `None` if they do anything else."""
-        settings: dict = {}
-        for processor in processors:
-            if type(processor) is TemperatureLogitsWarper and not settings:
-                settings["temperature"] = processor.temperature
-            elif type(processor) is TopKLogitsWarper and "top_k" not in settings:
-                if processor.filter_value != -float("inf"):
-                    return None
-                settings["top_k"] = processor.top_k
-            else:
-                return None
-        return cls(codebook_size, **settings)
-
     def __call__(self, logits: torch.Tensor, noise: torch.Tensor | None) -> torch.Tensor:
         """Logits and noise (batch, codebook_size + 1) → ids (batch,); EOS, the last entry, is never drawn."""
         scores = logits[:, : self.codebook_size].float()
@@ -111,3 +96,18 @@ class StandardSampling:
             worst = scores.topk(self.top_k, dim=-1).values[:, -1:]
             scores = scores.masked_fill(scores < worst, -torch.inf)
         return (scores + noise[:, : self.codebook_size]).argmax(dim=-1)
+
+
+def standard_sampling(processors: LogitsProcessorList, codebook_size: int) -> StandardSampling | None:
+    """The same as these processors, or `None` if they do anything else."""
+    settings: dict = {}
+    for processor in processors:
+        if type(processor) is TemperatureLogitsWarper and not settings:
+            settings["temperature"] = processor.temperature
+        elif type(processor) is TopKLogitsWarper and "top_k" not in settings:
+            if processor.filter_value != -float("inf"):
+                return None
+            settings["top_k"] = processor.top_k
+        else:
+            return None
+    return StandardSampling(codebook_size, **settings)
