@@ -54,7 +54,7 @@ class Recipe:
     coarse_stage: Training = Training(800, 4, 1e-3)
     fine_stage: Training = Training(700, 4, 1e-3)
     # temperature and top-k that the pipeline samples with unless told otherwise
-    semantic_sampling: tuple[float, int] = (0.95, 32)
+    semantic_sampling: tuple[float, int] = (0.7, 12)
     coarse_sampling: tuple[float, int] = (0.9, 48)
     fine_sampling: tuple[float, int] = (0.5, 24)
 
