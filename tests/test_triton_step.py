@@ -5,7 +5,7 @@ import os
 
 import pytest
 import torch
-from goldens import CASES, stage_inputs, stage_model
+from goldens import CASES, stage_model
 from tiny import tiny_stage
 
 from open_musiclm.packed_weights import PackedStage

@@ -93,9 +93,9 @@ def attend(
     row = (tl.load(index_ptr) + tl.load(first_row_ptr)).to(tl.int32)
 
     newest = qkv_ptr + sample * (heads + 2) * HEAD_DIM
-    query = tl.load(
-        newest + head[:, None] * HEAD_DIM + dim[None, :], mask=(head < heads)[:, None], other=0.0
-    ).to(tl.float32)
+    query = tl.load(newest + head[:, None] * HEAD_DIM + dim[None, :], mask=(head < heads)[:, None], other=0.0).to(
+        tl.float32
+    )
     query = query / tl.maximum(tl.sqrt(tl.sum(query * query, axis=1)), 1e-12)[:, None]
     new_key = tl.load(newest + heads * HEAD_DIM + dim).to(tl.float32)
     new_key = new_key / tl.maximum(tl.sqrt(tl.sum(new_key * new_key, axis=0)), 1e-12)
