@@ -87,7 +87,9 @@ def test_from_nothing(pipeline_folder, tmp_path):
     command.parent.mkdir()
     command.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m open_musiclm "$@"\n')
     command.chmod(0o755)
-    (command.parent / "python").symlink_to(sys.executable)
+    python = command.with_name("python")
+    python.write_text(f'#!/bin/sh\nexec "{sys.executable}" "$@"\n')
+    python.chmod(0o755)
     environment = {
         **os.environ,
         "PATH": f"{command.parent}:{os.environ['PATH']}",
