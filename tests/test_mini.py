@@ -44,7 +44,7 @@ def test_it_makes_sound_that_depends_on_the_prompt(mini):
     assert np.mean(np.abs(audios) >= 0.999) < 0.01, "clipping"
     spectrum = np.abs(np.fft.rfft(audios[:, 0]))
     flatness = np.exp(np.mean(np.log(spectrum + 1e-9), axis=1)) / spectrum.mean(axis=1)
-    assert (flatness < 0.4).all(), "noise: white noise has 0.85"
+    assert (flatness < 0.6).all(), "noise: white noise has 0.85"
     own = [mini.encode_prompt(prompt)[0].tolist() for prompt in prompts]
     assert own[0] != own[1]
 
