@@ -104,7 +104,9 @@ def test_a_recording_is_not_kept_by_itself():
 
     model = tiny_stage("coarse")
     packed = pack_stage(model)
-    packed.recordings.append((("shape",), graph_decoding.StepRecording(packed, (1, 8, 4), StandardSampling(16), False)))
+    packed.recordings.append(
+        (("shape",), graph_decoding.StepRecording(packed, (1, 8, 4), StandardSampling(16), False))
+    )
     watched = weakref.ref(packed)
     del packed, model
     gc.collect()

@@ -182,7 +182,9 @@ class GraphDecoder(FastDecoder):
     def decode_one_token(self, token_ids: torch.Tensor) -> torch.Tensor:
         raise NotImplementedError("A GraphDecoder decodes and samples in one: `decode_and_sample`.")
 
-    def decode_and_sample(self, token_ids: torch.Tensor, made: int, stop: int, noise: Iterator | None) -> Iterator[int]:
+    def decode_and_sample(
+        self, token_ids: torch.Tensor, made: int, stop: int, noise: Iterator | None
+    ) -> Iterator[int]:
         """Fill `token_ids` (batch, tokens) from `made` to `stop`; yields the number made after each step."""
         recording = self.recording[1]
         state = recording.state

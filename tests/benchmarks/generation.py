@@ -1,6 +1,6 @@
 """Generation: steps against the floor, whole pieces, the original's loop and MusicGen, in one run.
 
-    python -m tests.benchmarks.generation --size small --dtype float32 --original path/to/open-musiclm
+python -m tests.benchmarks.generation --size small --dtype float32 --original path/to/open-musiclm
 """
 
 from __future__ import annotations
@@ -8,7 +8,6 @@ from __future__ import annotations
 import argparse
 import tempfile
 import time
-from fractions import Fraction
 from pathlib import Path
 
 import torch

@@ -93,9 +93,7 @@ def measure_floor(device: torch.device, dtype: torch.dtype) -> Floor:
         product = times(lambda: square @ square, device)[0]
         if device.type == "cpu":
             packed = torch.ops.mkldnn._reorder_linear_weight(square, size)
-            again = times(
-                lambda: torch.ops.mkldnn._linear_pointwise(square, packed, None, "none", [], ""), device
-            )
+            again = times(lambda: torch.ops.mkldnn._linear_pointwise(square, packed, None, "none", [], ""), device)
             product = min(product, again[0])
     return Floor(count * dtype.itemsize / best, 2 * size**3 / product, dtype)
 

@@ -1,6 +1,6 @@
 """Long pieces: time in proportion, memory flat.
 
-    python -m tests.benchmarks.memory --lengths 60 600
+python -m tests.benchmarks.memory --lengths 60 600
 """
 
 from __future__ import annotations

@@ -84,5 +84,3 @@ def cache_bytes(model, num_keys: int, batch_size: int) -> int:
     """Bytes of keys and values that a decoding step has to read: those of every row before."""
     config = model.config
     return 2 * config.num_hidden_layers * config.head_dim * num_keys * batch_size * model.dtype.itemsize
-
-

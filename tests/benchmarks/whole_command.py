@@ -1,6 +1,6 @@
 """The model in the box: the whole command, from the shell to the file.
 
-    python -m tests.benchmarks.whole_command --duration 10
+python -m tests.benchmarks.whole_command --duration 10
 """
 
 from __future__ import annotations
