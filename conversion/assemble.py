@@ -7,13 +7,14 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import diffusers
+from huggingface_hub import ModelCard
 from transformers import AutoConfig, EncodecModel
 
 from open_musiclm.compatibility import check_components
 from open_musiclm.hub import LIBRARY, write_loader_files
-from open_musiclm.model_card import Part, model_card, parts_of_folder
+from open_musiclm.model_card import model_card, parts_of_folder
 from open_musiclm.pipeline import MusicLMPipeline
-from open_musiclm.publishing import CARD_FILE, publish
+from open_musiclm.publishing import CARD_FILE, upload
 from open_musiclm.quantizers import ClapQuantizer, SemanticQuantizer
 
 _OWN = ("clap_quantizer", "semantic_model", "coarse_model", "fine_model", "semantic_quantizer")
@@ -39,21 +40,16 @@ def finish_pipeline(folder: Path) -> None:
     write_loader_files(folder, [name for name in _OWN if name in names])
 
 
-def describe_folder(folder: Path, title: str) -> None:
-    """Writes the model card of what is in the folder."""
-    parts: list[Part] = parts_of_folder(folder)
-    model_card(parts, title).save(folder / CARD_FILE)
+def describe_folder(folder: Path, title: str) -> ModelCard:
+    """Writes the model card of what is in the folder, and returns it."""
+    card = model_card(parts_of_folder(folder), title)
+    card.save(folder / CARD_FILE)
+    return card
 
 
-def upload(folder: Path, repo_id: str, private: bool) -> str:
+def upload_folder(folder: Path, repo_id: str, private: bool) -> str:
     """Uploads the folder with a card for that repository; returns its address."""
-    import shutil
-
-    def save(target: Path) -> None:
-        shutil.copytree(folder, target, dirs_exist_ok=True)
-        model_card(parts_of_folder(target), repo_id).save(target / CARD_FILE)
-
-    return publish(save, repo_id, private=private or None).commit_url
+    return upload(folder, repo_id, lambda repo: describe_folder(folder, repo), private=private or None).commit_url
 
 
 def _described(component: Path):

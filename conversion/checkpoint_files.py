@@ -7,6 +7,7 @@ import warnings
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,8 +18,8 @@ _WRAPPER_PREFIXES = ("module.", "_orig_mod.")
 # How torch's weights-only reader names what it would not import or call.
 _REFUSED_NAME = re.compile(r"(?:Unsupported global: GLOBAL|unsupported GLOBAL|reduce for unrecognized function) (\S+)")
 # Checkpoints of laion's trainer carry their epoch and scores as NumPy scalars.
-_scalar = getattr(np, "_core", getattr(np, "core", None)).multiarray.scalar
-_NUMPY_SCALARS = [(_scalar, f"numpy.{core}.multiarray.scalar") for core in ("core", "_core")] + [
+_scalar = np.float64(0).__reduce__()[0]  # NumPy's own rebuilder, wherever this version keeps it
+_NUMPY_SCALARS: list[Any] = [(_scalar, f"numpy.{core}.multiarray.scalar") for core in ("core", "_core")] + [
     np.dtype,
     *{type(np.dtype(code)) for code in ("f2", "f4", "f8", "i4", "i8", "b1")},
 ]

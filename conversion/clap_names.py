@@ -104,7 +104,7 @@ def with_text_buffers(tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Te
 
 def clap_rows(tensors: Mapping[str, torch.Tensor], shapes: Mapping[str, torch.Size]) -> list[Row]:
     """The table for a checkpoint of these sizes; `shapes` are those of the `ClapModel`, which may not save a buffer."""
-    rows = [(name, ()) for name in tensors if NOT_NEEDED.fullmatch(name)]
+    rows: list[Row] = [(name, ()) for name in tensors if NOT_NEEDED.fullmatch(name)]
     for buffer in ("embeddings.position_ids", "embeddings.token_type_ids"):
         saved = f"text_model.{buffer}" in shapes
         rows.append((f"text_branch.{buffer}", (f"text_model.{buffer}",) if saved else ()))

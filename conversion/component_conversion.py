@@ -40,10 +40,8 @@ def convert_stage(
         dtype: Cast the weights; None keeps every bit.
     """
     kind = STAGES[stage]
-    recorded: dict[str, Any] = {"converted_from": checkpoint.name}
-    if "semantic" in kind.streams:
-        recorded["semantic_encoder"] = original.get("hubert_kmeans_cfg", {}).get("model_name")
-    config = stage_config(original, stage, fingerprints, **recorded)
+    encoder = original.get("hubert_kmeans_cfg", {}).get("model_name") if "semantic" in kind.streams else None
+    config = stage_config(original, stage, fingerprints, **_recorded(checkpoint, encoder))
     tensors = read_state_dict(checkpoint)
     sizes = original[f"{stage}_cfg"]
     rows, shapes = stage_rows(sizes, kind.streams), meta_shapes(kind.model_class, config)
@@ -54,6 +52,12 @@ def convert_stage(
     save_converted(kind.model_class, config, converted, folder, mask_condition_eos=False)
     del converted
     return prove_stage(stage, folder, tensors, sizes, dtype)
+
+
+def _recorded(checkpoint: Path, semantic_encoder: str | None = None) -> dict[str, Any]:
+    """What the config keeps for the model card: the file, and whose features its semantic tokens are made of."""
+    encoder = {"semantic_encoder": semantic_encoder} if semantic_encoder else {}
+    return {"converted_from": checkpoint.name, **encoder}
 
 
 def _cast(name: str, tensor: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
@@ -75,7 +79,7 @@ def convert_clap_quantizer(checkpoint: Path, original: OriginalConfig, folder: P
         codebook_size=found[1],
         embedding_dim=codebooks.shape[2],
         window_in_s=original.get("global_cfg", {}).get("clap_audio_length_seconds", 10.0),
-        converted_from=checkpoint.name,
+        **_recorded(checkpoint),
     )
     save_converted(ClapQuantizer, config, {"codebooks": codebooks.float()}, folder)
     return codebook_fingerprint(codebooks), prove_clap_quantizer(folder, codebooks)
@@ -97,8 +101,7 @@ def convert_semantic_quantizer(checkpoint: Path, original: OriginalConfig, folde
         normalize=settings["normalize_embeds"],
         frame_rate=settings["output_hz"],
         sampling_rate=settings["target_sample_hz"],
-        semantic_encoder=settings["model_name"],
-        converted_from=checkpoint.name,
+        **_recorded(checkpoint, settings["model_name"]),
     )
     save_converted(SemanticQuantizer, config, {"codebook": centroids}, folder)
     return codebook_fingerprint(centroids), prove_semantic_quantizer(folder, centroids)

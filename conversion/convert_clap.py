@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import Any
 
 from checkpoint_files import read_state_dict
 from clap_names import clap_config, clap_rows, with_text_buffers
@@ -38,7 +39,8 @@ def convert_clap(
         CheckpointError: The file is damaged or no such checkpoint.
     """
     tensors = read_state_dict(checkpoint)
-    config = ClapConfig(**clap_config(tensors, checkpoint), source=Path(checkpoint).name)
+    config: Any = ClapConfig(**clap_config(tensors, checkpoint))
+    config.source = Path(checkpoint).name
     window = tensors[_STFT].shape[-1] if _STFT in tensors else 1024
     shapes = meta_shapes(ClapModel, config)
     tensors = with_text_buffers(tensors)
@@ -47,8 +49,9 @@ def convert_clap(
     extractor = ClapFeatureExtractor(
         feature_size=config.audio_config.num_mel_bins,
         fft_window_size=window,
+        frequency_min=MEL_RANGE["frequency_min"],
+        frequency_max=MEL_RANGE["frequency_max"],
         truncation="fusion" if config.audio_config.enable_fusion else "rand_trunc",
-        **MEL_RANGE,
     )
     processor = ClapProcessor(feature_extractor=extractor, tokenizer=AutoTokenizer.from_pretrained(tokenizer))
     processor.save_pretrained(processor_folder)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import Any
 
 from checkpoint_files import read_state_dict
 from encodec_names import encodec_config, encodec_rows
@@ -24,7 +25,8 @@ def convert_encodec(checkpoint: str | Path, folder: str | Path) -> None:
         CheckpointError: The file is damaged or no such checkpoint.
     """
     tensors = read_state_dict(checkpoint)
-    config = EncodecConfig(**encodec_config(tensors, checkpoint), source=Path(checkpoint).name)
+    config: Any = EncodecConfig(**encodec_config(tensors, checkpoint))
+    config.source = Path(checkpoint).name
     shapes = meta_shapes(EncodecModel, config)
     converted = apply_name_table(tensors, encodec_rows(tensors), shapes, checkpoint)
     save_converted(EncodecModel, config, converted, folder)

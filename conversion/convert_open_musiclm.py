@@ -15,11 +15,10 @@ Nothing in a checkpoint is executed. Each part is reloaded from disk and compare
 from __future__ import annotations
 
 import argparse
-import gc
 from pathlib import Path
 
 import torch
-from assemble import describe_folder, finish_pipeline, upload
+from assemble import describe_folder, finish_pipeline, upload_folder
 from checkpoint_folder import CheckpointFiles, find_checkpoint_files
 from component_conversion import convert_clap_quantizer, convert_semantic_quantizer, convert_stage
 from convert_clap import DEFAULT_TOKENIZER
@@ -71,12 +70,12 @@ def main() -> None:
         print(note)
     with whole_folder(args.output_dir, args.overwrite) as folder:
         missing = convert(files, folder, args)
-        describe_folder(folder, title=args.push_to_hub or args.output_dir.name)
+        describe_folder(folder, title=args.output_dir.name)
     for part in missing:
         print(f"not there: {part}")
     print(f"written: {args.output_dir}")
     if args.push_to_hub:
-        print(f"uploaded: {upload(args.output_dir, args.push_to_hub, args.private)}")
+        print(f"uploaded: {upload_folder(args.output_dir, args.push_to_hub, args.private)}")
 
 
 def convert(files: CheckpointFiles, folder: Path, args: argparse.Namespace) -> list[str]:
@@ -103,7 +102,6 @@ def convert(files: CheckpointFiles, folder: Path, args: argparse.Namespace) -> l
             path = files.components[component]
             proof = convert_stage(stage, path, original, folder / component, fingerprints, dtype)
             print(f"{path.name} → {component}; {proof}")
-            gc.collect()
     if args.clap:
         for note in bring_clap(args.clap, folder, args.clap_tokenizer):
             print(note)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from checkpoint_error import CheckpointError
 from convert_clap import MEL_RANGE, convert_clap
@@ -25,11 +26,10 @@ def bring_clap(source: str, folder: Path, tokenizer: str) -> list[str]:
     model = ClapModel.from_pretrained(source, dtype="auto")
     processor = ClapProcessor.from_pretrained(source)
     notes = []
-    if model.config.text_config.layer_norm_eps != _TEXT_NORM_EPS:
-        notes.append(
-            f"clap: text layer norm {model.config.text_config.layer_norm_eps:g} → {_TEXT_NORM_EPS:g}, as laion"
-        )
-        model.config.text_config.layer_norm_eps = _TEXT_NORM_EPS
+    text_config: Any = model.config.text_config
+    if text_config.layer_norm_eps != _TEXT_NORM_EPS:
+        notes.append(f"clap: text layer norm {text_config.layer_norm_eps:g} → {_TEXT_NORM_EPS:g}, as laion")
+        text_config.layer_norm_eps = _TEXT_NORM_EPS
     settings = processor.feature_extractor.to_dict()
     changed = {key: value for key, value in MEL_RANGE.items() if settings.get(key) != value}
     if changed:

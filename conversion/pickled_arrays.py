@@ -64,7 +64,8 @@ class _DType:
     def resolve(self) -> np.dtype:
         if not _DTYPE.fullmatch(self.code):
             raise CheckpointError(f"it holds an array of dtype {self.code!r}; only plain numbers are read")
-        return np.dtype(self.code).newbyteorder(self.byte_order if self.byte_order in "<>" else "=")
+        plain = np.dtype(self.code)
+        return plain.newbyteorder(">") if self.byte_order == ">" else plain.newbyteorder("<")
 
 
 class _EmptyArray:

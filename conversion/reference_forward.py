@@ -112,7 +112,7 @@ def _feed_forward(weights: _Float32, name: str, x: Tensor, with_convolution: boo
     if with_convolution:
         taps = weights[f"{name}.2.ds_conv.weight"][:, 0]  # (channels, 3), the last for now
         before = F.pad(x, (0, 0, 2, 0))
-        x = sum(before[:, tap : tap + x.shape[1]] * taps[:, tap] for tap in range(3))
+        x = torch.stack([before[:, tap : tap + x.shape[1]] * taps[:, tap] for tap in range(3)]).sum(0)
     first, gate = x.chunk(2, dim=-1)
     x = first * gate * 0.5 * (1 + torch.erf(gate / math.sqrt(2)))
     norm, out = (4, 6) if with_convolution else (3, 5)

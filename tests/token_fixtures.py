@@ -33,6 +33,17 @@ def token_folder(tmp_path_factory, pipeline_folder, music_folder):
 
 
 @pytest.fixture(scope="session", autouse=True)
+def own_cache(tmp_path_factory):
+    """What `datasets` caches goes away with the tests."""
+    import datasets
+
+    before = datasets.config.HF_DATASETS_CACHE
+    datasets.config.HF_DATASETS_CACHE = tmp_path_factory.mktemp("datasets")
+    yield
+    datasets.config.HF_DATASETS_CACHE = before
+
+
+@pytest.fixture(scope="session", autouse=True)
 def no_waiting_for_threads():
     """`datasets` waits five seconds for pyarrow's threads after each pass over a stream."""
     from datasets.packaged_modules.parquet.parquet import Parquet

@@ -21,6 +21,7 @@ from open_musiclm import (
 )
 
 LIMIT_IN_BYTES = 20_000_000
+TRAINING_DATA = "music composed by rule and synthesized by examples/mini: a small demonstration, no real music"
 CLASSES = {
     "clap": ClapModel,
     "clap_quantizer": ClapQuantizer,
@@ -49,10 +50,11 @@ def assemble_pipeline(models: Path, output: Path, recipe: Recipe) -> None:
         sampling.temperature, sampling.top_k = getattr(recipe, f"{name}_sampling")
     pipeline = MusicLMPipeline(**parts, clap_processor=ClapProcessor.from_pretrained(models / "clap"))
     for part in parts.values():
+        part.config.training_data = [TRAINING_DATA]
         store_in_half(part)
     aside = output.with_name(output.name + ".part")
     shutil.rmtree(aside, ignore_errors=True)
-    pipeline.save_pretrained(aside)
+    pipeline.save_pretrained(aside, repo_id="open-musiclm-mini")
     for name in parts:  # stored small, run in float32: what a loader reads from the config
         path = aside / name / "config.json"
         config = json.loads(path.read_text())

@@ -50,11 +50,11 @@ class Recipe:
     stage_hidden_size: int = 192
     stage_intermediate_size: int = 384
     stage_num_layers: tuple[int, int, int] = (4, 4, 3)  # semantic, coarse, fine
-    semantic_stage: Training = Training(1200, 16, 1e-3)
-    coarse_stage: Training = Training(900, 8, 1e-3)
-    fine_stage: Training = Training(800, 8, 1e-3)
+    semantic_stage: Training = Training(1000, 8, 1e-3)
+    coarse_stage: Training = Training(800, 4, 1e-3)
+    fine_stage: Training = Training(700, 4, 1e-3)
     # temperature and top-k that the pipeline samples with unless told otherwise
-    semantic_sampling: tuple[float, int] = (0.95, 32)
+    semantic_sampling: tuple[float, int] = (0.7, 12)
     coarse_sampling: tuple[float, int] = (0.9, 48)
     fine_sampling: tuple[float, int] = (0.5, 24)
 

@@ -150,7 +150,7 @@ class StageGenerationMixin(GenerationMixin):
         generation_config: GenerationConfig | None = None,
         logits_processor: LogitsProcessorList | None = None,
         on_token: Callable[[int], None] | None = None,
-        fast: bool = True,
+        fast: bool | str = True,
         **kwargs,
     ) -> torch.Tensor:
         """Continue the predicted stream, given the conditioning streams.
@@ -165,6 +165,7 @@ class StageGenerationMixin(GenerationMixin):
             on_token: called after each step with the number of steps done (for a progress bar).
             fast: decode on packed weights where the model allows it (see fast_decoding.py); `False` goes through the
                 model's own `forward` for every token, as does a model with hooks, adapters or quantized weights.
+                `"graph"` records the step as a CUDA graph (see graph_decoding.py): new, and not yet run on many GPUs.
             kwargs: the conditioning streams as `{name}_token_ids`; the predicted stream under its own name for a
                 beginning to keep; and settings that override the generation config (`temperature=0.8`, `top_k=50`,
                 `do_sample=False`, `use_cache=False`, …).
@@ -189,7 +190,7 @@ class StageGenerationMixin(GenerationMixin):
         generation_config: GenerationConfig | None = None,
         logits_processor: LogitsProcessorList | None = None,
         on_token: Callable[[int], None] | None = None,
-        fast: bool = True,
+        fast: bool | str = True,
         **kwargs,
     ) -> TokenRun:
         """[`generate`], to be carried on some frames at a time; its arguments and errors, and the same tokens."""
@@ -216,7 +217,7 @@ class StageGenerationMixin(GenerationMixin):
         if fast and use_cache and can_decode_fast(self):
             arguments = (self, streams, num_tokens, settings.mask_condition_eos)
             standard = standard_sampling(processors, stream.codebook_size)
-            if can_record_steps(self.device) and standard is not None:
+            if fast == "graph" and can_record_steps(self.device) and standard is not None:
                 decoder = GraphDecoder(*arguments, standard, settings.do_sample)
             else:
                 decoder = FastDecoder(*arguments)

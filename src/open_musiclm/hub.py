@@ -13,17 +13,19 @@ A published pipeline is a diffusers repository:
 from __future__ import annotations
 
 import json
+import tempfile
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from diffusers import DiffusionPipeline
 from diffusers.pipelines import pipeline_loading_utils
+from diffusers.pipelines.pipeline_utils import DiffusionPipeline  # where type checkers find it whole
+from huggingface_hub import CommitInfo
 from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError
 
 from . import components
 from .model_card import card_of_components
-from .publishing import CARD_FILE, publish
+from .publishing import CARD_FILE, upload
 
 LIBRARY = "open_musiclm"
 PIPELINE_FILE = "pipeline.py"
@@ -67,49 +69,57 @@ def write_loader_files(folder: str | Path, own_components: Iterable[str]) -> Non
 class PublishedPipeline(DiffusionPipeline):
     """`MusicLMPipeline`'s saving, publishing and loading."""
 
-    def save_pretrained(self, save_directory, push_to_hub: bool = False, **kwargs) -> None:
+    def save_pretrained(  # type: ignore[override]
+        self,
+        save_directory,
+        safe_serialization: bool = True,
+        variant: str | None = None,
+        max_shard_size: int | str | None = None,
+        push_to_hub: bool = False,
+        **kwargs,
+    ) -> None:
         """Writes every component, `model_index.json`, the loader files and (where there is none) a model card.
 
         Args:
             save_directory: The folder.
+            safe_serialization, variant, max_shard_size: As `DiffusionPipeline.save_pretrained`.
             push_to_hub: Upload it too, as `repo_id` (by default named like the folder).
-            kwargs: `variant`, `max_shard_size`, `safe_serialization`; with `push_to_hub`, those of [`publish`].
+            kwargs: With `push_to_hub`, arguments of [`upload`].
         """
         save_directory = Path(save_directory)
-        own_kwargs = {
-            key: kwargs.pop(key) for key in ("variant", "max_shard_size", "safe_serialization") if key in kwargs
-        }
-        super().save_pretrained(save_directory, **own_kwargs)
-        own = [name for name, part in self.components.items() if type(part).__module__.split(".")[0] == LIBRARY]
-        write_loader_files(save_directory, own)
-        card_file = save_directory / CARD_FILE
         repo_id = kwargs.pop("repo_id", save_directory.name)
+        save_options: dict[str, Any] = {
+            "safe_serialization": safe_serialization,
+            "variant": variant,
+            "max_shard_size": max_shard_size,
+        }
+        super().save_pretrained(save_directory, **save_options)
+        write_loader_files(save_directory, [name for name in self.components if self.config[name][0] == LIBRARY])
+        card_file = save_directory / CARD_FILE
         if not card_file.exists():
             card_of_components(self.components, repo_id).save(card_file)
         if push_to_hub:
-            self.push_to_hub(repo_id, **own_kwargs, **kwargs)
+            self.push_to_hub(repo_id, **save_options, **kwargs)
 
-    def push_to_hub(
+    def push_to_hub(  # type: ignore[override]
         self,
         repo_id: str,
-        *,
+        commit_message: str | None = None,
+        private: bool | None = None,
+        token: str | None = None,
+        create_pr: bool = False,
+        safe_serialization: bool = True,
         variant: str | None = None,
         max_shard_size: int | str | None = None,
-        safe_serialization: bool = True,
-        **publish_kwargs: Any,
-    ):
-        """Uploads the whole pipeline to the Hub; see [`publish`] for the other arguments."""
-
-        def save(folder: Path) -> None:
-            self.save_pretrained(
-                folder,
-                variant=variant,
-                max_shard_size=max_shard_size,
-                safe_serialization=safe_serialization,
-                repo_id=repo_id,
+        **upload_kwargs: Any,
+    ) -> CommitInfo:
+        """Uploads the whole pipeline to the Hub; see [`upload`] for the other arguments."""
+        upload_kwargs |= {"commit_message": commit_message, "private": private, "token": token, "create_pr": create_pr}
+        with tempfile.TemporaryDirectory() as scratch:
+            self.save_pretrained(scratch, safe_serialization, variant, max_shard_size)
+            return upload(
+                Path(scratch), repo_id, lambda repo: card_of_components(self.components, repo), **upload_kwargs
             )
-
-        return publish(save, repo_id, **publish_kwargs)
 
     @classmethod
     def download(cls, pretrained_model_name, **kwargs):

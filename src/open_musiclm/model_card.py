@@ -150,7 +150,7 @@ def parts_of_folder(folder: str | Path) -> list[Part]:
     from .configuration import ClapQuantizerConfig, SemanticQuantizerConfig
     from .quantizers import ClapQuantizer, SemanticQuantizer
 
-    quantizers = {ClapQuantizerConfig: ClapQuantizer, SemanticQuantizerConfig: SemanticQuantizer}
+    quantizers: dict[type, Any] = {ClapQuantizerConfig: ClapQuantizer, SemanticQuantizerConfig: SemanticQuantizer}
     parts = []
     for config_file in sorted(Path(folder).glob("*/config.json")):
         part_folder = config_file.parent

@@ -249,6 +249,10 @@ BROKEN = {
     ),
     "unknown setting": (lambda folder: change_config(folder, coarse_cfg={"dpeth": 2}), "coarse_cfg has the unknown setting 'dpeth'"),
     "setting of another kind": (lambda folder: change_config(folder, coarse_cfg={"depth": "six"}), r"coarse_cfg\.depth is 'six', not a number"),
+    "section missing": (
+        lambda folder: (folder / "musiclm_tiny.json").write_text(json.dumps({k: v for k, v in CONFIG.items() if k != "hubert_kmeans_cfg"})),
+        "the model config lacks the section 'hubert_kmeans_cfg'",
+    ),
     "no config": (lambda folder: (folder / "musiclm_tiny.json").unlink(), "no model config JSON in it"),
     "two configs": (lambda folder: shutil.copy(folder / "musiclm_tiny.json", folder / "other.json"), r"several model configs: musiclm_tiny\.json, other\.json"),
     "config cut off": (lambda folder: (folder / "musiclm_tiny.json").write_text('{"global_cfg": '), "no model config JSON"),

@@ -1,4 +1,9 @@
 import pytest
+from hypothesis import settings
+
+# how long an example takes says nothing on a machine that others use too
+settings.register_profile("no deadline", deadline=None)
+settings.load_profile("no deadline")
 
 
 @pytest.fixture(scope="session")

@@ -316,6 +316,19 @@ class TestBadInput:
         self.fails(capsys, "reference .* has 0 usable audio clips; at least 2", args)
         assert not (tmp_path / "out" / "audio").exists()  # before anything is generated
 
+    def test_wrong_names_are_found_before_anything_is_generated(self, scene, nets, tmp_path, capsys):
+        wrong = str(tmp_path / "none")
+        for option, value, said in (
+            ("--clap", wrong, "could not be loaded as clap"),
+            ("--classifier", wrong, "could not be loaded as ast"),
+            ("--embedder", "vggish:x", "is no embedder"),
+            ("--model", wrong, "there is no folder"),
+            ("--preset", "google", "there is no prompt file"),
+        ):
+            prompts = ["--prompts", wrong] if option == "--preset" else []
+            self.fails(capsys, said, command(scene, nets, tmp_path / "out", option, value, *prompts))
+        assert not (tmp_path / "out").exists()
+
     def test_one_clip_in_the_reference(self, scene, nets, tmp_path, capsys):
         (tmp_path / "one").mkdir()
         shutil.copy(scene / "reference" / "ref 0.wav", tmp_path / "one")
@@ -335,6 +348,7 @@ class TestBadInput:
         self.fails(capsys, "blank.txt has no prompt: 2 empty lines", args)
         self.fails(capsys, "--duration must be a positive number", [*args, "--duration", "nan"])
         self.fails(capsys, "--batch-size must be at least 1", [*args, "--batch-size", "0"])
+        self.fails(capsys, "a listening test needs two systems", [*args, "--listening-test"])
 
     def test_skips_are_listed(self, scene, nets, tmp_path, capsys):
         reference, ours = tmp_path / "reference", tmp_path / "ours"

@@ -119,12 +119,14 @@ def test_revisions(hub, token, pipe, tmp_path):
     hub.repos["someone/tiny"].branches["kept"] = first.oid
     other = pipe.fine_model.heads["fine"].detach().clone()
     try:
-        pipe.fine_model.heads["fine"].data.mul_(2)
+        with torch.no_grad():
+            pipe.fine_model.heads["fine"].mul_(2)
         changed = music(pipe)
         second = pipe.push_to_hub("someone/tiny", token=token, commit_message="twice the heads")
         branch = pipe.push_to_hub("someone/tiny", token=token, revision="experiment")
     finally:
-        pipe.fine_model.heads["fine"].data.copy_(other)
+        with torch.no_grad():
+            pipe.fine_model.heads["fine"].copy_(other)
     assert len({first.oid, second.oid, branch.oid}) == 3
     for revision, expected in (
         (None, changed),
@@ -197,6 +199,11 @@ def test_variants(hub, token, pipe, tmp_path):
     assert "coarse_model/model.fp16.safetensors" in hub.files("someone/tiny")
     downloaded = MusicLMPipeline.from_pretrained("someone/tiny", variant="fp16", cache_dir=tmp_path)
     assert torch.equal(music(downloaded), music(pipe))
+
+
+def test_a_repository_without_a_namespace_is_the_owners(hub, token, pipe):
+    pipe.push_to_hub("tiny", token=token)
+    assert 'from_pretrained("tester/tiny")' in hub.files("tester/tiny")["README.md"].decode()
 
 
 def test_saving_with_push_to_hub(hub, token, pipe, tmp_path):

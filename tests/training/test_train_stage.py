@@ -177,11 +177,13 @@ def test_prompts_are_generated_and_choose_the_best(clips, pipeline_folder, tmp_p
     settings = ["--from", pipeline_folder, "--evaluate-every", 3, "--prompts", tmp_path / "prompts.txt"]
     settings += ["--prompt-length", 1, "--hold-out", 2]
     assert main(train(clips, tmp_path / "run", *settings, "--best", "clap")) == 0
-    samples = sorted(str(path.relative_to(tmp_path / "run")) for path in (tmp_path / "run" / "samples").rglob("*.wav"))
-    assert samples == [f"samples/step-000000{step}/0{number}.wav" for step in (3, 6) for number in (1, 2)]
+    samples = sorted(
+        str(path.relative_to(tmp_path / "run")) for path in (tmp_path / "run" / "samples").rglob("*.flac")
+    )
+    assert samples == [f"samples/step-000000{step}/00{number}.flac" for step in (3, 6) for number in (0, 1)]
     summary = json.loads((tmp_path / "run" / "training.json").read_text())
-    similarities = {entry["step"]: entry["eval_clap_similarity"] for entry in summary["history"]
-                    if "eval_clap_similarity" in entry}  # fmt: skip
+    similarities = {entry["step"]: entry["eval_clap_score"] for entry in summary["history"]
+                    if "eval_clap_score" in entry}  # fmt: skip
     assert sorted(similarities) == [3, 6]
     assert all(-1 <= value <= 1 for value in similarities.values())
     assert summary["best"]["value"] == max(similarities.values())
@@ -301,14 +303,24 @@ def test_killed_five_times_it_ends_as_if_undisturbed(clips, pipeline_folder, tmp
 
 
 @pytest.mark.slow
-def test_two_processes_train_as_one(clips, pipeline_folder, tmp_path):
+@pytest.mark.parametrize("more", [(), ("--set", "fsdp=full_shard")], ids=["ddp", "fsdp"])
+def test_two_processes_train_as_one(clips, pipeline_folder, tmp_path, more):
     settings = still(pipeline_folder)
     assert main(train(clips, tmp_path / "one", *settings, steps=20, batch_size=4)) == 0
     launch = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port", "29611"]
-    command = [*launch, "-m", "open_musiclm", *train(clips, tmp_path / "two", *settings, steps=20, batch_size=2)]
+    command = [
+        *launch,
+        "-m",
+        "open_musiclm",
+        *train(clips, tmp_path / "two", *settings, *more, steps=20, batch_size=2),
+    ]
     subprocess.run(command, env=ENVIRONMENT, check=True)
     one, two = losses(tmp_path / "one"), losses(tmp_path / "two")
     print([(a, b) for a, b in zip(one, two, strict=True)])
     assert two == pytest.approx(one, rel=1e-4)
     assert one[-1] < 0.9 * one[0]
+    # Adam turns rounding into whole steps where a gradient is nearly nothing: compare weights by their means
+    found, expected = weights(tmp_path / "two"), weights(tmp_path / "one")
+    assert found.keys() == expected.keys()
+    assert all((found[name] - expected[name]).abs().mean() < 1e-3 for name in expected)
     assert math.isfinite(two[-1])

@@ -103,6 +103,8 @@ def run(args: argparse.Namespace) -> int:
         raise ValueError("no system was given; write --model WHAT.")
     if not args.prompts:
         raise ValueError("no prompts were given; write --prompts FILE, or --prompts musiccaps.")
+    if args.listening_test and len(args.model) < 2:
+        raise ValueError("a listening test needs two systems; give another --model.")
     return _evaluate(args)
 
 

@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from .loading import pick_device, quiet_libraries
+from .loading import model_path, pick_device, quiet_libraries
 
 EPILOG = """examples:
   open-musiclm fit-codebooks music/ --model me/my-musiclm --output codebooks/ --device cuda
@@ -54,14 +54,13 @@ def run(args: argparse.Namespace) -> int:
 
     from ..data.networks import load_networks
     from ..data.records import write_whole
-    from ..mini import mini_checkpoint
     from ..training.finish import place
     from ..training.fit_codebooks import FittingSettings, fit_codebooks
 
     quiet_libraries()
     only = ("clap", "clap_processor", "clap_quantizer", "semantic_encoder", "semantic_quantizer")
     networks, _ = load_networks(
-        args.model or mini_checkpoint(), device=pick_device(args.device), revision=args.revision, only=only
+        model_path(args.model), device=pick_device(args.device), revision=args.revision, only=only
     )
     sizes = present_sizes(networks)
     chosen = {name: getattr(args, name) for name in sizes if getattr(args, name) is not None}

@@ -39,14 +39,22 @@ def pick_device(name: str) -> str:
     return name
 
 
+def model_path(model: str | None) -> str:
+    """A path or Hub id as given; for `mini`, or nothing, the folder of the pipeline in the box."""
+    if model is None or (model == "mini" and not Path(model).exists()):
+        from ..mini import mini_checkpoint
+
+        return mini_checkpoint()
+    return model
+
+
 def load_pipeline(model: str | None, device: str = "cpu", dtype: str = "float32", revision: str | None = None):
     """A pipeline from a folder or the Hub, by default the one in the box, on its device."""
     import torch
 
-    from ..mini import mini_checkpoint
     from ..pipeline import MusicLMPipeline
 
-    model = model or mini_checkpoint()
+    model = model_path(model)
     folder = Path(model)
     if folder.exists() and not (folder / "model_index.json").is_file():
         raise ValueError(f"{model!r} is no pipeline: it holds no model_index.json.")

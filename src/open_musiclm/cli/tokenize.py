@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from .loading import pick_device, quiet_libraries
+from .loading import model_path, pick_device, quiet_libraries
 
 EPILOG = """examples:
   open-musiclm tokenize music/ --output tokens/
@@ -65,13 +65,12 @@ def run(args: argparse.Namespace) -> int:
 
     from ..data.datatrove_step import TokenizeStep
     from ..data.tokenizing import run_tokenizing, write_report
-    from ..mini import mini_checkpoint
 
     quiet_libraries()
     print(f"{num_files} files in {args.source}")
     step = TokenizeStep(
         args.source,
-        model=args.model or mini_checkpoint(),
+        model=model_path(args.model),
         output=args.output,
         codebooks=args.codebooks,
         revision=args.revision,

@@ -8,7 +8,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from .loading import quiet_libraries
+from .loading import model_path, quiet_libraries
 
 EPILOG = """examples:
   open-musiclm train --stage coarse --tokens tokens/ --from me/my-musiclm --output tuned/
@@ -83,11 +83,7 @@ def parse_settings(settings: list[str]) -> dict[str, Any]:
 def run(args: argparse.Namespace) -> int:
     from ..training.plan import TrainingPlan
 
-    base = args.base
-    if base == "mini" and not Path("mini").exists():
-        from ..mini import mini_checkpoint
-
-        base = mini_checkpoint()
+    base = None if args.base is None else model_path(args.base)
     prompts: tuple[str, ...] = ()
     if args.prompts is not None:
         if not Path(args.prompts).is_file():

@@ -20,9 +20,10 @@ import torch
 from ..compatibility import acoustic_stream, clap_stream, semantic_stream
 from ..configuration import MusicLMCoarseConfig, MusicLMFineConfig, MusicLMSemanticConfig
 from ..streams import TokenStream
-from ..tokenization import acoustic_codes, clap_audio_embeddings, semantic_features
+from ..tokenization import acoustic_codes, semantic_features
 from ..windows import round_down, to_fraction
 from .batching import CropBatcher
+from .clap_spectrogram import clap_embeddings
 from .decoding import DecodedAudio
 from .networks import load_networks, network_fingerprint
 from .overlap import overlapping_crops
@@ -214,7 +215,7 @@ class MusicTokenizer:
     def _clap_codes(self, windows: np.ndarray) -> np.ndarray:
         """(batch, samples) → (batch, 1, num_quantizers)."""
         networks = self.networks
-        embeddings = clap_audio_embeddings(networks["clap"], networks["clap_processor"], windows)
+        embeddings = clap_embeddings(networks["clap"], networks["clap_processor"], windows)
         return networks["clap_quantizer"].encode(embeddings).unsqueeze(1).cpu().numpy()
 
     def _semantic_codes(self, crops: np.ndarray) -> np.ndarray:

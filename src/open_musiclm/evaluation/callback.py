@@ -31,7 +31,7 @@ STAGES = ("semantic_model", "coarse_model", "fine_model")
 class EvaluationCallback(TrainerCallback):
     """Generates with the model as it is, saves the audio and measures its CLAP similarity to the prompts.
 
-    Only the first process does this; the others wait at the Trainer's next step.
+    Only the first process does this; the others wait for its score.
 
     Args:
         pipeline: A `MusicLMPipeline` whose other stages, codec and CLAP are used as they are.
@@ -72,10 +72,28 @@ class EvaluationCallback(TrainerCallback):
         self.every, self.batch_size = every, batch_size
         self.num_evaluations = 0
 
+    def on_train_begin(self, args, state, control, **kwargs):
+        # a resumed run goes on counting where it was
+        self.num_evaluations = sum("eval_runtime" in entry for entry in state.log_history)
+
     def on_evaluate(self, args, state, control, model=None, metrics=None, **kwargs):
         self.num_evaluations += 1
-        if not state.is_world_process_zero or (self.num_evaluations - 1) % self.every:
+        if (self.num_evaluations - 1) % self.every:
             return
+        several = torch.distributed.is_available() and torch.distributed.is_initialized()
+        if not state.is_world_process_zero and not several:
+            return
+        score = self._score(state, model) if state.is_world_process_zero else 0.0
+        if several:
+            shared = torch.tensor(score, dtype=torch.float64, device=args.device)
+            torch.distributed.broadcast(shared, 0)
+            score = shared.item()  # every process has to agree which checkpoint is the best
+        state.log_history.append({"eval_clap_score": score, "step": state.global_step, "epoch": state.epoch})
+        if metrics is not None:  # the Trainer's own dictionary, out of which it picks the best model
+            metrics["eval_clap_score"] = score
+
+    def _score(self, state, model) -> float:
+        """Generate, save and compare every prompt; the mean similarity."""
         started = time.perf_counter()
         audios = self._generate(_stage_of(model))
         device = next(model.parameters()).device
@@ -101,19 +119,20 @@ class EvaluationCallback(TrainerCallback):
         }
         with (self.output_dir / "clap_scores.jsonl").open("a", encoding="utf-8") as file:
             file.write(json.dumps(line) + "\n")
-        state.log_history.append({"eval_clap_score": score, "step": state.global_step, "epoch": state.epoch})
-        if metrics is not None:  # the Trainer's own dictionary, out of which it picks the best model
-            metrics["eval_clap_score"] = score
+        return score
 
     @torch.no_grad()
     def _generate(self, model) -> list[np.ndarray]:
         """One (channels, samples) array a prompt; the model and the pipeline are left as they were."""
         before, was_training = getattr(self.pipeline, self.stage), model.training
-        devices = {n: part.device for n, part in self.pipeline.components.items() if isinstance(part, torch.nn.Module)}
+        networks = [part for part in self.pipeline.components.values() if isinstance(part, torch.nn.Module)]
+        devices = [(part, next(part.parameters()).device) for part in networks]
+        bar = getattr(self.pipeline, "_progress_bar_config", {})
         audios: list[np.ndarray] = []
         try:
             setattr(self.pipeline, self.stage, model)
             self.pipeline.to(model.device)
+            self.pipeline.set_progress_bar_config(**{**bar, "disable": True})
             model.eval()
             for start in range(0, len(self.prompts), self.batch_size):
                 batch = self.prompts[start : start + self.batch_size]
@@ -128,8 +147,9 @@ class EvaluationCallback(TrainerCallback):
         finally:
             model.train(was_training)
             setattr(self.pipeline, self.stage, before)
-            for name, device in devices.items():
-                torch.nn.Module.to(getattr(self.pipeline, name), device)
+            self.pipeline.set_progress_bar_config(**bar)
+            for network, device in devices:
+                torch.nn.Module.to(network, device)
         return audios
 
 

@@ -32,7 +32,7 @@ from .presets import Preset, get_preset
 from .prompts import Prompt, Skipped, read_prompts
 from .records import MetricResult, plain
 from .synthesis import Synthesis, synthesize
-from .systems import FolderSystem, MusicLMSystem, NoiseSystem, System, load_system, system_name
+from .systems import FolderSystem, MusicLMSystem, NoiseSystem, System, kind_of_system, load_system, system_name
 
 __all__ = ["Evaluation", "EvaluationSettings", "evaluate_systems"]
 
@@ -150,9 +150,13 @@ def evaluate_systems(settings: EvaluationSettings, say: Callable[[str], None] = 
         )
     if not settings.models:
         raise ValueError("no system was given; write --model WHAT.")
+    for spec in settings.models:
+        kind_of_system(spec)
     prompts, skipped = read_prompts(settings.prompts, settings.num_prompts)
     reference = scan_clips(settings.reference, "reference", min_clips=2) if settings.reference else None
     references = pair_references(prompts, reference) if reference else {}
+    for spec in _listeners(settings):  # a wrong name should not be found out after hours of generating
+        load_embedder(spec)
 
     own_claps: dict[str, ClapEmbedder] = {}
     descriptions: dict[str, dict[str, Any]] = {}
@@ -165,14 +169,13 @@ def evaluate_systems(settings: EvaluationSettings, say: Callable[[str], None] = 
             system.sampling_rate = max((clip.sampling_rate for s in measured for clip in s.clips.clips), default=24000)
             descriptions[system.name] = system.describe()
         if isinstance(system, MusicLMSystem):
-            pipeline = system.pipeline
-            own_claps[system.name] = ClapEmbedder(pipeline.clap, pipeline.clap_processor, f"{system.source}/clap")
+            own_claps[system.name] = _own_clap(system)
         clips = _clips_of(system, prompts, settings, performance, say)
         measured.append(
             MeasuredSystem(system.name, clips, {prompt.id: prompt for prompt in prompts}, system.name == NOISE)
         )
         del system
-        gc.collect()
+        _free_memory()
 
     clap = _load_clap(settings, own_claps)
     embedder: Embedder = load_embedder(settings.embedder, settings.device) if settings.embedder else clap
@@ -239,6 +242,26 @@ def evaluate_systems(settings: EvaluationSettings, say: Callable[[str], None] = 
         notices=tuple(_notices(sets, prompts, references, reference)),
         versions=_versions(),
     )
+
+
+def _listeners(settings: EvaluationSettings) -> list[str]:
+    """The networks that are asked for, as `load_embedder` takes them."""
+    named = (("clap", settings.clap), ("ast", settings.classifier))
+    specs = [f"{kind}:{name}" for kind, name in named if name]
+    return specs + ([settings.embedder] if settings.embedder else [])
+
+
+def _own_clap(system: MusicLMSystem) -> ClapEmbedder:
+    pipeline = system.pipeline
+    return ClapEmbedder(pipeline.clap, pipeline.clap_processor, f"{system.source}/clap")
+
+
+def _free_memory() -> None:
+    import torch
+
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
 
 
 def _clips_of(system: System, prompts: list[Prompt], settings: EvaluationSettings, performance: dict, say) -> ClipSet:

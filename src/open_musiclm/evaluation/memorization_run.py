@@ -111,7 +111,7 @@ def read_examples(
         The examples in the dataset's order, and how many were passed over for being too short.
     """
     examples, num_short = [], 0
-    chosen = []
+    chosen: list[int] = []
     for index in rng.permutation(len(dataset)):
         if len(chosen) == num_examples:
             break

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 
-from .clips import find_audio
+from .clips import AUDIO_SUFFIXES, find_audio
 from .embedders import weights_fingerprint
 
 __all__ = [
@@ -19,7 +19,9 @@ __all__ = [
     "NoiseSystem",
     "System",
     "TransformersSystem",
+    "kind_of_system",
     "load_system",
+    "system_name",
 ]
 
 NOISE_RMS = 0.1
@@ -204,26 +206,45 @@ def load_system(spec: str, device: str = "cpu") -> System:
         ValueError: If it is none of these.
     """
     name, source = _split_name(spec)
-    if source == "noise":
+    kind = kind_of_system(spec)
+    if kind == "noise":
         return NoiseSystem(name)
-    if source == "mini":
+    if kind == "mini":
         from ..mini import mini_checkpoint
 
         return _load_pipeline(name, mini_checkpoint(), source, device)
+    if kind == "pipeline":
+        return _load_pipeline(name, source, source, device)
+    if kind == "transformers":
+        return _load_transformers(name, source, device)
+    if kind == "folder":
+        return FolderSystem(name, source)
+    return _load_from_hub(name, source, device)
+
+
+def kind_of_system(spec: str) -> str:
+    """What a `--model` argument names, without loading it: `noise`, `mini`, `pipeline`, `transformers`, `folder`, `hub`.
+
+    Raises:
+        ValueError: If it is none of these.
+    """
+    source = _split_name(spec)[1]
+    if source in ("noise", "mini"):
+        return source
     folder = Path(source)
     if folder.is_dir():
         if (folder / "model_index.json").is_file():
-            return _load_pipeline(name, source, source, device)
+            return "pipeline"
         if (folder / "config.json").is_file():
-            return _load_transformers(name, source, device)
+            return "transformers"
         if find_audio(folder):
-            return FolderSystem(name, source)
+            return "folder"
         raise ValueError(
             f"{source!r} holds no model_index.json, no config.json and no audio; it is no system to measure."
         )
-    if folder.suffix or source.startswith((".", "/", "~")) or source.count("/") > 1:
+    if folder.suffix in AUDIO_SUFFIXES or source.startswith((".", "/", "~")) or source.count("/") > 1:
         raise ValueError(f"there is no folder {source!r}.")
-    return _load_from_hub(name, source, device)
+    return "hub"
 
 
 def system_name(spec: str) -> str:

@@ -16,7 +16,7 @@ _MODULE_OF = {
     "stage_metrics": "metrics",
     "check_tokens": "checks",
     "StuckLossCallback": "callbacks",
-    "PromptCallback": "prompts",
+    "assemble_pipeline": "assemble",
     "add_lora": "lora",
     "load_lora": "lora",
     "merge_lora": "lora",

@@ -11,7 +11,8 @@ from typing import Any
 from transformers import Trainer
 
 from ..data.records import TokenRecord, write_whole
-from .lora import merge_lora, save_lora
+from .base_stage import load_base
+from .lora import load_lora, merge_lora, save_lora
 from .plan import TrainingPlan
 
 SUMMARY_FILE = "training.json"
@@ -31,14 +32,14 @@ def finish_run(
 ) -> dict[str, Any]:
     """Save the result. The summary is written last: where it is, the result is whole."""
     output = Path(plan.output)
-    if trainer.is_fsdp_enabled:
-        trainer.accelerator.state.fsdp_plugin.set_state_dict_type("FULL_STATE_DICT")
-    weights = trainer.accelerator.get_state_dict(trainer.model_wrapped) if trainer.is_fsdp_enabled else None
+    # a sharded stage is gathered, for which every process is needed
+    weights = trainer.accelerator.get_state_dict(trainer.model) if trainer.is_fsdp_enabled else None
     if trainer.is_world_process_zero():
         model = trainer.accelerator.unwrap_model(trainer.model)
-        if plan.lora_rank is not None:
-            place(lambda folder: save_lora(model, folder), output / "adapter")
-            model, weights = merge_lora(model), None
+        if plan.lora_rank is not None and plan.base is not None:
+            place(lambda folder: save_lora(model, folder, weights), output / "adapter")
+            base, _ = load_base(plan.stage, plan.base, plan.revision, **plan.config)
+            model, weights = merge_lora(load_lora(base, output / "adapter")), None
         save = lambda folder: model.save_pretrained(folder, state_dict=weights)  # noqa: E731
         if pipeline_folder is None:
             place(save, output / "stage")

@@ -15,10 +15,11 @@ import numpy as np
 import torch
 
 from ..configuration import ClapQuantizerConfig, SemanticQuantizerConfig
+from ..data.clap_spectrogram import clap_embeddings
 from ..data.decoding import DecodedAudio, SkippedFile, decode_ahead
 from ..data.discovery import AudioFile
 from ..quantizers import ClapQuantizer, SemanticQuantizer
-from ..tokenization import clap_audio_embeddings, semantic_features
+from ..tokenization import semantic_features
 from .codebook_report import codebook_report
 from .residual_kmeans import ResidualKMeans
 
@@ -212,7 +213,7 @@ class CodebookFit:
         windows = [waveform[start : start + window] for start in starts]
         for first in range(0, len(windows), self.settings.batch_size):
             batch = np.stack(windows[first : first + self.settings.batch_size])
-            yield clap_audio_embeddings(self.networks["clap"], self.networks["clap_processor"], batch).float().cpu()
+            yield clap_embeddings(self.networks["clap"], self.networks["clap_processor"], batch).float().cpu()
 
     def _features(self, audio: DecodedAudio) -> Iterator[torch.Tensor]:
         """Normalised features of a file's crops, side by side, a batch at a time: (n, dim)."""

@@ -48,9 +48,13 @@ def add_lora(stage: Any, rank: int = 16, alpha: float | None = None, dropout: fl
     return get_peft_model(stage, config)
 
 
-def save_lora(model: Any, folder: str | os.PathLike) -> None:
-    """Save adapters, and which streams (with which codebooks) they were trained on."""
-    model.save_pretrained(folder)
+def save_lora(model: Any, folder: str | os.PathLike, state_dict: dict[str, Any] | None = None) -> None:
+    """Save adapters, and which streams (with which codebooks) they were trained on.
+
+    Args:
+        state_dict: the model's weights, if they have to be gathered first (FSDP).
+    """
+    model.save_pretrained(folder, state_dict=state_dict)
     streams = [stream.to_dict() for stream in model.get_base_model().streams]
     write_whole(Path(folder) / STREAMS_FILE, json.dumps(streams, indent=2) + "\n")
 

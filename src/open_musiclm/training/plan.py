@@ -36,7 +36,7 @@ class TrainingPlan:
         evaluation_tokens: another token dataset to evaluate on.
         hold_out: share (below 1) or number of files held out for evaluation; 0 for none.
         evaluate_every, save_every, log_every, keep_checkpoints: in steps; number of checkpoints.
-        prompts, prompt_length_in_s, prompts_every: generated at evaluations, see `PromptCallback`.
+        prompts, prompt_length_in_s, prompts_every: generated at evaluations, see `EvaluationCallback`.
         best: `"last"`, or the checkpoint best by `"loss"` or `"clap"`.
         precision: `"fp32"`, `"bf16"` or `"fp16"` (mixed).
         check_codebooks: refuse tokens of another codebook.

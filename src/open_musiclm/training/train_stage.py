@@ -151,7 +151,7 @@ def training_arguments(plan: TrainingPlan, stage: Any) -> TrainingArguments:
     if plan.best != "last":
         chosen.update(
             load_best_model_at_end=True,
-            metric_for_best_model={"loss": "eval_loss", "clap": "eval_clap_similarity"}[plan.best],
+            metric_for_best_model={"loss": "eval_loss", "clap": "eval_clap_score"}[plan.best],
             greater_is_better=plan.best == "clap",
         )
     return recommended_training_arguments(stage, plan.folder, **{**chosen, **plan.arguments})
@@ -188,18 +188,19 @@ def make_trainer(
 
 def prompt_callback(plan: TrainingPlan, pipeline_folder: Path | None, args: TrainingArguments) -> Any:
     """The callback that generates the plan's prompts."""
+    from ..evaluation.callback import EvaluationCallback
     from ..pipeline import MusicLMPipeline
-    from .prompts import PromptCallback
 
     if args.fsdp:
         raise ValueError("Prompts cannot be generated from a sharded stage; leave them out with FSDP.")
     pipeline = MusicLMPipeline.from_pretrained(str(pipeline_folder)).to(args.device)
-    return PromptCallback(
+    pipeline.set_progress_bar_config(disable=True)
+    return EvaluationCallback(
         pipeline,
         f"{plan.stage}_model",
         plan.prompts,
         Path(plan.output) / "samples",
         plan.prompt_length_in_s,
         plan.seed,
-        plan.prompts_every,
+        every=max((plan.prompts_every or plan.every) // plan.every, 1),
     )
