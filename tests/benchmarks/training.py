@@ -1,6 +1,6 @@
 """A training step: seconds, share of the machine's arithmetic, and the original's step.
 
-    python -m tests.benchmarks.training --size large --device cuda --autocast --compile --original path/to/open-musiclm
+python -m tests.benchmarks.training --size large --device cuda --autocast --compile --original path/to/open-musiclm
 """
 
 from __future__ import annotations
