@@ -139,6 +139,33 @@ class TestShapes:
             assert errors["fast"] < 0.05
 
 
+class TestInt8:
+    @pytest.mark.parametrize("batch_size", [1, 2, 3])
+    def test_logits_stay_near(self, batch_size):
+        """Rounding rows to 255 steps moves logits by about a percent; beyond two samples it is not done."""
+        model = stage_model("conv_continuous", "coarse").to(torch.bfloat16)
+        inputs = stage_inputs("conv_continuous", "coarse")
+        ids = inputs.pop("coarse_token_ids").flatten(1)[:1].repeat(batch_size, 1)
+        inputs = {name: each[:1].flatten(1).repeat(batch_size, 1) for name, each in inputs.items()}
+        logits = {}
+        for int8 in (True, False):
+            decoder = FastDecoder(model, inputs, 40, True, int8=int8)
+            with torch.no_grad():
+                decoder.prefill(ids[:, :10])
+                logits[int8] = torch.stack([decoder.decode_one_token(ids[:, :n]) for n in range(11, 40)]).float()
+        off = (logits[True] - logits[False]).norm() / logits[False].norm()
+        assert off == 0 if batch_size > 2 else 1e-4 < off < 0.04
+
+    def test_only_where_it_is_of_use(self):
+        model = tiny_stage("coarse")
+        with pytest.raises(ValueError, match="bfloat16 on a CPU"):
+            model.generate(4, fast="int8", **conditions(model, 1))
+        with pytest.raises(ValueError, match="'int4'"):
+            model.generate(4, fast="int4", **conditions(model, 1))
+        made = model.to(torch.bfloat16).generate(4, fast="int8", **conditions(model, 1))
+        assert made.shape == (1, 4, 2)
+
+
 class TestSampling:
     @pytest.mark.parametrize(
         "settings",

@@ -104,7 +104,7 @@ def test_other_shapes(batch_size):
     "sampling", [StandardSampling(16, 1.0, None), StandardSampling(16, 0.3, 1), StandardSampling(16, 1.7, 40)], ids=str
 )
 def test_sampling(sampling):
-    compare(tiny_stage("coarse"), 5, sampling=sampling, steps=12)
+    compare(tiny_stage("coarse"), 3, sampling=sampling)
 
 
 def test_ties_are_kept():
@@ -123,26 +123,29 @@ def test_ties_are_kept():
 
 
 @pytest.mark.parametrize("batch_size", [1, FEW_SAMPLES + 1])
-def test_bfloat16(batch_size):
-    """Not further from float32 than plain bfloat16 is."""
+def test_half_precision(batch_size):
+    """Not further from float32 than plain PyTorch in the same dtype (Triton's interpreter has no bfloat16 product)."""
+    low_dtype = torch.bfloat16 if DEVICE == "cuda" else torch.float16
     exact, rounded = stage_model("conv_continuous", "coarse"), stage_model("conv_continuous", "coarse")
     packs = {
         "exact": PackedStage(exact.to(DEVICE), repack=False),
-        "rounded": PackedStage(rounded.to(DEVICE, torch.bfloat16), repack=False),
+        "rounded": PackedStage(rounded.to(DEVICE, low_dtype), repack=False),
     }
     sampling = StandardSampling(packs["exact"].codebook_size)
     state = filled_state(packs["exact"], batch_size, 90, 60, 37)
     for buffer in (state.keys, state.values):
         buffer.nan_to_num_(0.0)
     errors = {}
-    expected = TorchStep(packs["exact"], twin(state), sampling, False).compute_logits()
+    with torch.no_grad():
+        expected = TorchStep(packs["exact"], twin(state), sampling, False).compute_logits()
     for name in ("plain", "kernels"):
         low = StaticState(packs["rounded"], batch_size, 90, 60)
         for key, value in vars(state).items():
             if isinstance(value, torch.Tensor) and key != "bias":
                 getattr(low, key).copy_(value)
         if name == "plain":
-            logits = TorchStep(packs["rounded"], low, sampling, False).compute_logits().float()
+            with torch.no_grad():
+                logits = TorchStep(packs["rounded"], low, sampling, False).compute_logits().float()
         else:
             kernels = TritonStep(packs["rounded"], low, sampling, False)
             kernels.begin()

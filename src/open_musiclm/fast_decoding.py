@@ -48,9 +48,19 @@ class FastDecoder:
         streams: its conditioning streams by argument name.
         num_tokens: tokens that the predicted stream will have at most.
         mask_condition_eos: see `MusicLMStageModel.forward`.
+        int8: multiply a sample or two with weights rounded to int8 (a CPU and a model in bfloat16).
+
+    Raises:
+        ValueError: int8 on another device or dtype.
     """
 
-    def __init__(self, model, streams: dict[str, torch.Tensor], num_tokens: int, mask_condition_eos: bool):
+    def __init__(
+        self, model, streams: dict[str, torch.Tensor], num_tokens: int, mask_condition_eos: bool, int8: bool = False
+    ):
+        if int8 and (model.device.type != "cpu" or model.dtype != torch.bfloat16):
+            raise ValueError(
+                f"int8 weights are for a model in bfloat16 on a CPU; this one is in {model.dtype} on {model.device}."
+            )
         self.model = model
         self.streams = streams
         self.num_tokens = num_tokens
@@ -58,7 +68,7 @@ class FastDecoder:
         self.num_heads = model.config.num_attention_heads
         self.head_dim = model.config.head_dim
         self.num_codebooks = model.predicted_stream.num_codebooks
-        self.packed: PackedStage = pack_stage(model)
+        self.packed: PackedStage = pack_stage(model, int8)
 
     def explain_out_of_memory(self, batch_size: int, num_tokens: int):
         """See memory.py."""

@@ -24,6 +24,10 @@ from .decoder import ATTENTION_SCALE, MusicLMDecoderLayer
 #: rows that oneDNN lays the weights out for: a layout for a few rows serves one and hundreds as well, and for one row it
 #: is faster than the one oneDNN picks for a single row
 LAYOUT_ROWS = 16
+#: up to so many rows int8 weights are faster than bfloat16 ones (tests/benchmarks/products.py)
+INT8_ROWS = 2
+#: the int8 product reads its weights so many columns at a time
+INT8_COLUMNS = 32
 
 
 class PackedLinear:
@@ -32,23 +36,36 @@ class PackedLinear:
     Args:
         weight: (out, in).
         repack: lay it out for the CPU; else, or elsewhere, it is used as it is.
+        int8: keep also each row rounded to 255 steps, for a row or two of x.
     """
 
-    def __init__(self, weight: torch.Tensor, repack: bool = True):
+    def __init__(self, weight: torch.Tensor, repack: bool = True, int8: bool = False):
         self.weight = weight.detach().contiguous()
         self.packed: torch.Tensor | None = None
+        self.rounded: torch.Tensor | None = None
+        if int8:
+            scale = self.weight.abs().amax(dim=1, keepdim=True).float().clamp_(min=1e-12) / 127
+            self.padding = -self.weight.shape[1] % INT8_COLUMNS
+            rounded = (self.weight / scale).round_().to(torch.int8)
+            self.rounded = F.pad(rounded, (0, self.padding))
+            self.scale = scale[:, 0].to(self.weight.dtype)
         if repack and weight.device.type == "cpu" and _has_onednn(weight.dtype):
             self.packed = torch.ops.mkldnn._reorder_linear_weight(self.weight, LAYOUT_ROWS)
             self.weight = self.weight.new_empty(0)  # a joined weight need not be kept twice
 
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
         """(batch, in) → (batch, out)."""
+        if self.rounded is not None and len(x) <= INT8_ROWS:
+            x = F.pad(x, (0, self.padding)) if self.padding else x
+            return torch.ops.aten._weight_int8pack_mm.default(x, self.rounded, self.scale)
         if self.packed is None:
             return F.linear(x, self.weight)
         return torch.ops.mkldnn._linear_pointwise.default(x, self.packed, None, "none", [], "")
 
     def plus(self, x: torch.Tensor, residual: torch.Tensor) -> torch.Tensor:
         """The product added to `residual` (batch, out)."""
+        if self.rounded is not None and len(x) <= INT8_ROWS:
+            return self(x).add_(residual)
         if self.packed is None:
             return torch.addmm(residual, x, self.weight.T)
         return torch.ops.mkldnn._linear_pointwise.binary(x, residual, self.packed, None, "add")
@@ -90,38 +107,38 @@ def _pack_qkv(layer: MusicLMDecoderLayer) -> torch.Tensor:
     return torch.cat([queries.to(dtype), attention.k_proj.weight, attention.v_proj.weight])
 
 
-def _pack_layer(layer: MusicLMDecoderLayer, repack: bool) -> PackedLayer:
+def _pack_layer(layer: MusicLMDecoderLayer, repack: bool, int8: bool) -> PackedLayer:
     attention, mlp = layer.self_attn, layer.mlp
     query_scale = ATTENTION_SCALE * attention.q_norm.weight.detach()
     return PackedLayer(
-        qkv=PackedLinear(_pack_qkv(layer), repack),
+        qkv=PackedLinear(_pack_qkv(layer), repack, int8),
         query_scale=query_scale,
         key_scale=query_scale * attention.k_norm.weight.detach(),
-        o_proj=PackedLinear(attention.o_proj.weight, repack),
+        o_proj=PackedLinear(attention.o_proj.weight, repack, int8),
         mlp_norm=layer.mlp_norm.weight.detach(),
-        up_proj=PackedLinear(mlp.up_proj.weight, repack),
+        up_proj=PackedLinear(mlp.up_proj.weight, repack, int8),
         conv=[] if mlp.conv is None else list(mlp.conv.weight.detach()[:, 0].T.contiguous()),
         inner_norm=mlp.inner_norm.weight.detach(),
-        down_proj=PackedLinear(mlp.down_proj.weight, repack),
+        down_proj=PackedLinear(mlp.down_proj.weight, repack, int8),
     )
 
 
 class PackedStage:
-    """All a decoding step reads of a stage; see [`PackedLinear`] for `repack`."""
+    """All a decoding step reads of a stage; see [`PackedLinear`] for `repack` and `int8`."""
 
-    def __init__(self, model, repack: bool = True):
+    def __init__(self, model, repack: bool = True, int8: bool = False):
         config, stream = model.config, model.predicted_stream
         self.dtype = model.decoder.norm.weight.dtype
         self.norm_eps = config.layer_norm_eps
         self.num_heads, self.head_dim = config.num_attention_heads, config.head_dim
         self.num_codebooks, self.codebook_size = stream.num_codebooks, stream.codebook_size
         self.vocabulary_size = stream.codebook_size + 1
-        self.layers = [_pack_layer(layer, repack) for layer in model.decoder.layers]
+        self.layers = [_pack_layer(layer, repack, int8) for layer in model.decoder.layers]
         self.num_taps = len(self.layers[0].conv)
         self.conv_channels = 2 * config.intermediate_size if self.num_taps else 0
         self.norm = model.decoder.norm.weight.detach()
         self.head_table = model.heads[stream.name].detach()  # (codebooks, vocabulary, hidden_size)
-        self.heads = [PackedLinear(head, repack) for head in self.head_table]
+        self.heads = [PackedLinear(head, repack, int8) for head in self.head_table]
         self.embedding_table = model.embeddings[stream.name].weight.detach()
         self.embeddings = [  # one view a codebook: an id of codebook q is a row of the q-th
             self.embedding_table[q * stream.codebook_size :][: stream.codebook_size]
@@ -158,16 +175,16 @@ class PackedStage:
 _packed: WeakKeyDictionary[nn.Module, tuple[tuple, PackedStage]] = WeakKeyDictionary()
 
 
-def pack_stage(model) -> PackedStage:
+def pack_stage(model, int8: bool = False) -> PackedStage:
     """The packed weights of a stage; those of an earlier call if no parameter was replaced or written since."""
-    state = tuple(
+    state = (int8,) + tuple(
         (p.data_ptr(), p.dtype, p.device, None if p.is_inference() else p._version) for p in model.parameters()
     )
     kept = _packed.get(model)
     if kept is None or kept[0] != state:
         _packed.pop(model, None)
         with torch.no_grad():
-            kept = (state, PackedStage(model))
+            kept = (state, PackedStage(model, int8=int8))
         _packed[model] = kept
     return kept[1]
 

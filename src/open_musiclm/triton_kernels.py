@@ -26,16 +26,17 @@ def _normed(x, gain, valid, size, eps):
 
 @triton.jit
 def project(
-    x_ptr,  # (batch, num_in)
-    weight_ptr,  # (num_out, num_in)
+    x_ptr,  # (batch, num_in), rows `row` apart
+    weight_ptr,  # (num_out, num_in), rows `row` apart, zeros between
     gain_ptr,  # (num_in) of the norm before, if NORM
     residual_ptr,  # (batch, num_out), if RESIDUAL; may be the output
     out_ptr,  # (batch, num_out)
     choice_ptr,  # (1) int64: which of several stacked weights, plus one, modulo num_choices, if CHOOSE
     num_choices,
-    num_in,
-    num_out,
     eps,
+    num_in: tl.constexpr,
+    num_out: tl.constexpr,
+    row: tl.constexpr,
     BATCH: tl.constexpr,
     NORM: tl.constexpr,
     RESIDUAL: tl.constexpr,
@@ -43,7 +44,10 @@ def project(
     BLOCK_OUT: tl.constexpr,
     BLOCK_IN: tl.constexpr,  # a power of two, at least num_in
 ):
-    """out = norm(x) · weightᵀ + residual for a few samples; each program makes BLOCK_OUT outputs of all of them."""
+    """out = norm(x) · weightᵀ + residual for a few samples; each program makes BLOCK_OUT outputs of all of them.
+
+    Rows of x and of the weight are `row` numbers apart, a multiple of 16, so that loads are 16 bytes wide.
+    """
     outs = tl.program_id(0) * BLOCK_OUT + tl.arange(0, BLOCK_OUT)
     ins = tl.arange(0, BLOCK_IN)
     valid = ins < num_in
@@ -51,14 +55,14 @@ def project(
     if CHOOSE:
         first = (tl.load(choice_ptr) + 1) % num_choices * num_out
     weight = tl.load(
-        weight_ptr + (first + outs)[:, None] * num_in + ins[None, :],
-        mask=(outs < num_out)[:, None] & valid[None, :],
+        weight_ptr + (first + outs)[:, None] * row + ins[None, :],
+        mask=(outs < num_out)[:, None] & (ins < row)[None, :],
         other=0.0,
     ).to(tl.float32)
     if NORM:
         gain = tl.load(gain_ptr + ins, mask=valid, other=0.0).to(tl.float32)
     for sample in tl.static_range(BATCH):
-        x = tl.load(x_ptr + sample * num_in + ins, mask=valid, other=0.0).to(tl.float32)
+        x = tl.load(x_ptr + sample * row + ins, mask=valid, other=0.0).to(tl.float32)
         if NORM:
             x = _normed(x, gain, valid, num_in, eps)
         out = tl.sum(weight * x[None, :], axis=1)
@@ -79,8 +83,8 @@ def attend(
     first_row_ptr,  # (1) int64: row of the stream's first token
     part_ptr,  # (batch, PARTS, heads, HEAD_DIM) float32: values weighted by exp(score - highest)
     stats_ptr,  # (batch, PARTS, heads, 2) float32: the highest score, the sum of the weights
-    heads,
     num_rows,
+    heads: tl.constexpr,
     BIAS: tl.constexpr,
     PARTS: tl.constexpr,
     HEAD_DIM: tl.constexpr,
@@ -144,31 +148,48 @@ def attend(
 
 
 @triton.jit
-def _joined(part_ptr, stats_ptr, sample, ins, valid, heads, HEAD_DIM: tl.constexpr, PARTS: tl.constexpr):
-    """The attention's output of one sample from its parts: (BLOCK_IN,)."""
-    head = ins // HEAD_DIM
-    highest = tl.full(ins.shape, MINUS_INFINITY, tl.float32)
+def _joined(
+    part_ptr,
+    stats_ptr,
+    sample,
+    heads: tl.constexpr,
+    HEAD_DIM: tl.constexpr,
+    PARTS: tl.constexpr,
+    BLOCK_HEADS: tl.constexpr,
+):
+    """The attention's output of one sample from its parts: (BLOCK_HEADS · HEAD_DIM,), zeros behind the heads."""
+    head, dim = tl.arange(0, BLOCK_HEADS), tl.arange(0, HEAD_DIM)
+    valid = head < heads
+    highest = tl.full((BLOCK_HEADS,), MINUS_INFINITY, tl.float32)
     for part in tl.static_range(PARTS):
-        place = ((sample * PARTS + part) * heads + head) * 2
-        highest = tl.maximum(highest, tl.load(stats_ptr + place, mask=valid, other=MINUS_INFINITY))
-    output = tl.zeros(ins.shape, tl.float32)
-    total = tl.zeros(ins.shape, tl.float32)
+        place = (sample * PARTS + part) * heads + head
+        highest = tl.maximum(highest, tl.load(stats_ptr + place * 2, mask=valid, other=MINUS_INFINITY))
+    output = tl.zeros((BLOCK_HEADS, HEAD_DIM), tl.float32)
+    total = tl.zeros((BLOCK_HEADS,), tl.float32)
     for part in tl.static_range(PARTS):
         place = (sample * PARTS + part) * heads + head
         weight = tl.exp(tl.load(stats_ptr + place * 2, mask=valid, other=MINUS_INFINITY) - highest)
         total += weight * tl.load(stats_ptr + place * 2 + 1, mask=valid, other=0.0)
-        values = part_ptr + (sample * PARTS + part) * heads * HEAD_DIM + ins
-        output += weight * tl.load(values, mask=valid, other=0.0)
-    return tl.where(valid, output / tl.maximum(total, 1e-30), 0.0)
+        values = part_ptr + place[:, None] * HEAD_DIM + dim[None, :]
+        output += weight[:, None] * tl.load(values, mask=valid[:, None], other=0.0)
+    output = output / tl.maximum(total, 1e-30)[:, None]
+    return tl.reshape(output, (BLOCK_HEADS * HEAD_DIM,))
 
 
 @triton.jit
-def join(part_ptr, stats_ptr, out_ptr, heads, HEAD_DIM: tl.constexpr, PARTS: tl.constexpr, BLOCK_IN: tl.constexpr):
+def join(
+    part_ptr,
+    stats_ptr,
+    out_ptr,
+    heads: tl.constexpr,
+    HEAD_DIM: tl.constexpr,
+    PARTS: tl.constexpr,
+    BLOCK_HEADS: tl.constexpr,
+):
     """The attention's output (batch, heads · HEAD_DIM) from its parts; a program a sample."""
-    sample, ins = tl.program_id(0), tl.arange(0, BLOCK_IN)
-    valid = ins < heads * HEAD_DIM
-    output = _joined(part_ptr, stats_ptr, sample, ins, valid, heads, HEAD_DIM, PARTS)
-    tl.store(out_ptr + sample * heads * HEAD_DIM + ins, output, mask=valid)
+    sample, outs = tl.program_id(0), tl.arange(0, BLOCK_HEADS * HEAD_DIM)
+    output = _joined(part_ptr, stats_ptr, sample, heads, HEAD_DIM, PARTS, BLOCK_HEADS)
+    tl.store(out_ptr + sample * heads * HEAD_DIM + outs, output, mask=outs < heads * HEAD_DIM)
 
 
 @triton.jit
@@ -178,26 +199,25 @@ def join_project(
     weight_ptr,  # (num_out, heads · HEAD_DIM)
     residual_ptr,  # (batch, num_out); may be the output
     out_ptr,  # (batch, num_out)
-    heads,
-    num_out,
+    heads: tl.constexpr,
+    num_out: tl.constexpr,
     BATCH: tl.constexpr,
     HEAD_DIM: tl.constexpr,
     PARTS: tl.constexpr,
     BLOCK_OUT: tl.constexpr,
-    BLOCK_IN: tl.constexpr,
+    BLOCK_HEADS: tl.constexpr,
 ):
     """`join`, and the output projection with its residual, for a few samples."""
     outs = tl.program_id(0) * BLOCK_OUT + tl.arange(0, BLOCK_OUT)
-    ins = tl.arange(0, BLOCK_IN)
-    num_in = heads * HEAD_DIM
-    valid = ins < num_in
+    ins = tl.arange(0, BLOCK_HEADS * HEAD_DIM)
+    num_in: tl.constexpr = heads * HEAD_DIM
     weight = tl.load(
         weight_ptr + outs[:, None] * num_in + ins[None, :],
-        mask=(outs < num_out)[:, None] & valid[None, :],
+        mask=(outs < num_out)[:, None] & (ins < num_in)[None, :],
         other=0.0,
     ).to(tl.float32)
     for sample in tl.static_range(BATCH):
-        x = _joined(part_ptr, stats_ptr, sample, ins, valid, heads, HEAD_DIM, PARTS)
+        x = _joined(part_ptr, stats_ptr, sample, heads, HEAD_DIM, PARTS, BLOCK_HEADS)
         out = tl.sum(weight * x[None, :], axis=1)
         out += tl.load(residual_ptr + sample * num_out + outs, mask=outs < num_out, other=0.0).to(tl.float32)
         tl.store(out_ptr + sample * num_out + outs, out, mask=outs < num_out)
@@ -232,10 +252,11 @@ def gate(
     weight_ptr,  # (2 · num_inner, num_in): values, then gates
     taps_ptr,  # (TAPS, 2 · num_inner)
     state_ptr,  # (batch, TAPS - 1, 2 · num_inner): the convolution's inputs before
-    out_ptr,  # (batch, num_inner)
-    num_in,
-    num_inner,
+    out_ptr,  # (batch, num_inner), rows `row` apart
     eps,
+    num_in: tl.constexpr,
+    num_inner: tl.constexpr,
+    row: tl.constexpr,
     BATCH: tl.constexpr,
     TAPS: tl.constexpr,
     BLOCK_OUT: tl.constexpr,
@@ -256,7 +277,7 @@ def gate(
         gates = tl.sum(gate_weight.to(tl.float32) * x[None, :], axis=1)
         value = _convolved(value, state_ptr, taps_ptr, outs, sample, 2 * num_inner, made, TAPS)
         gates = _convolved(gates, state_ptr, taps_ptr, num_inner + outs, sample, 2 * num_inner, made, TAPS)
-        tl.store(out_ptr + sample * num_inner + outs, value * _gelu(gates), mask=made)
+        tl.store(out_ptr + sample * row + outs, value * _gelu(gates), mask=made)
 
 
 @triton.jit
@@ -266,8 +287,8 @@ def convolve_gate_norm(
     state_ptr,
     gain_ptr,  # (num_inner) of the norm after
     out_ptr,  # (batch, num_inner)
-    num_inner,
     eps,
+    num_inner: tl.constexpr,
     TAPS: tl.constexpr,
     BLOCK: tl.constexpr,  # a power of two, at least num_inner
 ):
@@ -294,12 +315,12 @@ def sample_and_embed(
     table_ptr,  # embeddings, (rows, size)
     positions_ptr,  # learned positions (tokens, size), if POSITIONS
     x_ptr,  # (batch, size): the next input
-    codebook_size,
-    num_codebooks,
     num_tokens,
-    size,
     temperature,
     top_k,
+    codebook_size: tl.constexpr,
+    num_codebooks: tl.constexpr,
+    size: tl.constexpr,
     NOISE: tl.constexpr,
     TOP_K: tl.constexpr,
     POSITIONS: tl.constexpr,

@@ -36,7 +36,13 @@ class TritonStep:
         self.part = like.new_zeros(batch, self.parts, self.heads, self.head_dim, dtype=torch.float32)
         self.stats = like.new_zeros(batch, self.parts, self.heads, 2, dtype=torch.float32)
         self.attended = like.new_zeros(batch, self.heads * self.head_dim)
-        self.gated = like.new_zeros(batch, self.inner, dtype=kind)
+        # for few samples rows are spaced to 32 bytes, so that weights are read 16 bytes at a time
+        self.row = -(-self.inner // 16) * 16 if self.few else self.inner
+        self.gated = like.new_zeros(batch, self.row, dtype=kind)
+        pad = self.row - self.inner
+        self.down = [
+            F.pad(layer.down_proj.weight, (0, pad)) if pad else layer.down_proj.weight for layer in packed.layers
+        ]
         self.taps = [torch.stack(layer.conv) if layer.conv else like for layer in packed.layers]
         self.none = like.new_zeros(1)
 
@@ -63,7 +69,7 @@ class TritonStep:
                 self._layer_of_many(number)
         packed, state = self.packed, self.state
         if self.few:
-            self._project(self.x, packed.head_table, state.logits, gain=packed.norm, choose=True)
+            self._project(self.x, packed.head_table, state.logits, self.size, gain=packed.norm, choose=True)
             return
         x = F.layer_norm(self.x, packed.norm.shape, packed.norm, None, packed.norm_eps)
         head = packed.head_table.index_select(0, (state.index + 1) % packed.num_codebooks)[0]
@@ -73,36 +79,36 @@ class TritonStep:
 
     def _layer_of_few(self, number: int) -> None:
         layer = self.packed.layers[number]
-        self._project(self.x, layer.qkv.weight, self.qkv)
+        self._project(self.x, layer.qkv.weight, self.qkv, self.size)
         self._attend(number)
-        batch, width = self.state.batch_size, self.heads * self.head_dim
-        block = 4
+        batch, block = self.state.batch_size, 4
         kernels.join_project[(-(-self.size // block),)](
             self.part, self.stats, layer.o_proj.weight, self.x, self.x, self.heads, self.size,
-            BATCH=batch, HEAD_DIM=self.head_dim, PARTS=self.parts, BLOCK_OUT=block, BLOCK_IN=_power_of_two(width),
+            BATCH=batch, HEAD_DIM=self.head_dim, PARTS=self.parts, BLOCK_OUT=block,
+            BLOCK_HEADS=_power_of_two(self.heads),
         )  # fmt: skip
-        block = 8
+        block = 8 if batch <= 2 else 4
         kernels.gate[(-(-self.inner // block),)](
             self.x, layer.mlp_norm, layer.up_proj.weight, self.taps[number], self.state.conv_inputs[number],
-            self.gated, self.size, self.inner, self.packed.norm_eps,
+            self.gated, self.packed.norm_eps, self.size, self.inner, self.row,
             BATCH=batch, TAPS=self.packed.num_taps, BLOCK_OUT=block, BLOCK_IN=_power_of_two(self.size), num_warps=8,
         )  # fmt: skip
-        self._project(self.gated, layer.down_proj.weight, self.x, gain=layer.inner_norm, residual=self.x)
+        self._project(self.gated, self.down[number], self.x, self.inner, gain=layer.inner_norm, residual=self.x)
 
     def _layer_of_many(self, number: int) -> None:
         layer = self.packed.layers[number]
         torch.mm(self.x, layer.qkv.weight.T, out=self.qkv)
         self._attend(number)
-        batch, width = self.state.batch_size, self.heads * self.head_dim
+        batch = self.state.batch_size
         kernels.join[(batch,)](
             self.part, self.stats, self.attended, self.heads,
-            HEAD_DIM=self.head_dim, PARTS=self.parts, BLOCK_IN=_power_of_two(width),
+            HEAD_DIM=self.head_dim, PARTS=self.parts, BLOCK_HEADS=_power_of_two(self.heads),
         )  # fmt: skip
         self.x.addmm_(self.attended, layer.o_proj.weight.T)
         normed = F.layer_norm(self.x, layer.mlp_norm.shape, layer.mlp_norm, None, self.packed.norm_eps)
         kernels.convolve_gate_norm[(batch,)](
             F.linear(normed, layer.up_proj.weight), self.taps[number], self.state.conv_inputs[number],
-            layer.inner_norm, self.gated, self.inner, self.packed.norm_eps,
+            layer.inner_norm, self.gated, self.packed.norm_eps, self.inner,
             TAPS=self.packed.num_taps, BLOCK=_power_of_two(self.inner), num_warps=8,
         )  # fmt: skip
         self.x.addmm_(self.gated, layer.down_proj.weight.T)
@@ -114,20 +120,21 @@ class TritonStep:
         kernels.attend[(state.batch_size, self.parts)](
             self.qkv, state.keys[number], state.values[number], self.packed.layers[number].key_scale,
             self.none if state.bias is None else state.bias, state.hidden_keys, state.index, state.first_row,
-            self.part, self.stats, self.heads, state.num_rows,
+            self.part, self.stats, state.num_rows, self.heads,
             BIAS=state.bias is not None, PARTS=self.parts, HEAD_DIM=self.head_dim,
             BLOCK_HEADS=max(_power_of_two(self.heads), 16), BLOCK_ROWS=64,
         )  # fmt: skip
 
-    def _project(self, x, weight, out, gain=None, residual=None, choose: bool = False) -> None:
-        """`weight` is (out, in), or (choices, out, in) with `choose`."""
-        num_out, num_in = weight.shape[-2:]
-        block = 8 if num_in <= 1024 else 4
+    def _project(self, x, weight, out, num_in: int, gain=None, residual=None, choose: bool = False) -> None:
+        """`weight` is (out, in), or (choices, out, in) with `choose`; `num_in` of its columns are not padding."""
+        num_out, row = weight.shape[-2:]
+        wide = row > 1024
+        block = 4 if wide or num_out < 2048 else 8
         kernels.project[(-(-num_out // block),)](
             x, weight, self.none if gain is None else gain, out if residual is None else residual, out,
-            self.state.index, len(weight) if choose else 1, num_in, num_out, self.packed.norm_eps,
+            self.state.index, len(weight) if choose else 1, self.packed.norm_eps, num_in, num_out, row,
             BATCH=self.state.batch_size, NORM=gain is not None, RESIDUAL=residual is not None, CHOOSE=choose,
-            BLOCK_OUT=block, BLOCK_IN=_power_of_two(num_in), num_warps=4 if num_in <= 1024 else 8,
+            BLOCK_OUT=block, BLOCK_IN=_power_of_two(row), num_warps=8 if wide else 4,
         )  # fmt: skip
 
     def _sample(self) -> None:
@@ -135,8 +142,8 @@ class TritonStep:
         top_k = sampling.top_k if sampling.top_k is not None and sampling.top_k < packed.codebook_size else None
         kernels.sample_and_embed[(state.batch_size,)](
             state.logits, state.noise, state.ids, state.token_ids, state.index, packed.embedding_table,
-            self.none if packed.positions is None else packed.positions, self.x, packed.codebook_size,
-            packed.num_codebooks, state.num_tokens, self.size, float(sampling.temperature), top_k or 0,
+            self.none if packed.positions is None else packed.positions, self.x, state.num_tokens,
+            float(sampling.temperature), top_k or 0, packed.codebook_size, packed.num_codebooks, self.size,
             NOISE=self.do_sample, TOP_K=top_k is not None, POSITIONS=packed.positions is not None,
             BLOCK=_power_of_two(packed.codebook_size), BLOCK_SIZE=_power_of_two(self.size),
         )  # fmt: skip
