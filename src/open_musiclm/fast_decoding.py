@@ -21,10 +21,8 @@ ROWS_A_PREFILL = {"cpu": 4096, "cuda": 65536}
 class LayerState:
     """What one layer remembers of the rows before: scaled keys, values, and the last inputs of its convolution."""
 
-    def __init__(self, batch_size: int, num_rows: int, head_dim: int, transposed_keys: bool, like: torch.Tensor):
-        self.transposed_keys = transposed_keys
-        shape = (batch_size, head_dim, num_rows) if transposed_keys else (batch_size, num_rows, head_dim)
-        self.keys = like.new_empty(shape)
+    def __init__(self, batch_size: int, num_rows: int, head_dim: int, like: torch.Tensor):
+        self.keys = like.new_empty(batch_size, num_rows, head_dim)
         self.values = like.new_empty(batch_size, num_rows, head_dim)
         self.conv_inputs: list[torch.Tensor] = []  # of the rows before, the oldest first: (batch, 2 · inner) each
 
@@ -32,12 +30,9 @@ class LayerState:
     def over(cls, keys: torch.Tensor, values: torch.Tensor, conv_inputs: torch.Tensor) -> LayerState:
         """Views of buffers that somebody else holds; conv_inputs (batch, rows, 2 · inner)."""
         state = cls.__new__(cls)
-        state.transposed_keys, state.keys, state.values = False, keys, values
+        state.keys, state.values = keys, values
         state.conv_inputs = list(conv_inputs.unbind(1))
         return state
-
-    def keys_of(self, rows: slice | int) -> torch.Tensor:
-        return self.keys[:, :, rows] if self.transposed_keys else self.keys[:, rows]
 
 
 class FastDecoder:
@@ -111,10 +106,7 @@ class FastDecoder:
     def _allocate(self, batch_size: int, num_rows: int, key_mask: torch.Tensor) -> None:
         """Buffers for a window of `num_rows` rows; `key_mask` (batch or 1, rows so far) is False for hidden keys."""
         packed = self.packed
-        transposed = _prefers_transposed_keys(key_mask.device, packed.dtype, batch_size)
-        self.states = [
-            LayerState(batch_size, num_rows, self.head_dim, transposed, layer.mlp_norm) for layer in packed.layers
-        ]
+        self.states = [LayerState(batch_size, num_rows, self.head_dim, layer.mlp_norm) for layer in packed.layers]
         for layer, state in zip(packed.layers, self.states, strict=True):
             channels = len(layer.conv[0]) if layer.conv else 0
             state.conv_inputs = [layer.mlp_norm.new_zeros(batch_size, channels) for _ in layer.conv[1:]]
@@ -132,7 +124,7 @@ class FastDecoder:
             qkv = layer.qkv(x).view(samples, length, self.num_heads + 2, self.head_dim)
             query, key = _unit(qkv[:, :, :-1]).transpose(1, 2).split([self.num_heads, 1], dim=1)
             key, value = key * layer.key_scale, qkv[:, :, -1:].transpose(1, 2)  # (samples, 1, rows, head_dim)
-            state.keys_of(slice(0, length))[part] = key[:, 0].mT if state.transposed_keys else key[:, 0]
+            state.keys[part, :length] = key[:, 0]
             state.values[part, :length] = value[:, 0]
             output = F.scaled_dot_product_attention(
                 query, key.expand_as(query), value.expand_as(query), mask, scale=1.0
@@ -178,19 +170,16 @@ class FastDecoder:
     ) -> torch.Tensor:
         qkv = layer.qkv(x).view(len(x), self.num_heads + 2, self.head_dim)
         _unit(qkv[:, :-1])
-        torch.mul(qkv[:, -2], layer.key_scale, out=state.keys_of(row))
+        torch.mul(qkv[:, -2], layer.key_scale, out=state.keys[:, row])
         state.values[:, row] = qkv[:, -1]
-
-        query, keys, values = qkv[:, :-2], state.keys_of(slice(0, row + 1)), state.values[:, : row + 1]
-        if state.transposed_keys:
-            scores = torch.bmm(query, keys)  # (batch, heads, row + 1)
-            if mask is not None:
-                scores += mask
-            output = torch.bmm(F.softmax(scores, dim=-1), values)
-        else:  # the heads share keys and values, so to the fused kernel they are the rows of one head
-            output = F.scaled_dot_product_attention(
-                query[:, None], keys[:, None], values[:, None], None if mask is None else mask[:, None], scale=1.0
-            )
+        # the heads share keys and values, so to the fused kernel they are the rows of one head
+        output = F.scaled_dot_product_attention(
+            qkv[:, None, :-2],
+            state.keys[:, None, : row + 1],
+            state.values[:, None, : row + 1],
+            None if mask is None else mask[:, None],
+            scale=1.0,
+        )
         return layer.o_proj.plus(output.reshape(len(x), -1), x)
 
     def _feed_forward(self, layer: PackedLayer, state: LayerState, x: torch.Tensor) -> torch.Tensor:
@@ -225,11 +214,6 @@ def _causal_convolution(inner: torch.Tensor, taps: list[torch.Tensor]) -> torch.
     for back, tap in enumerate(reversed(taps[:-1]), start=1):
         output[:, back:].addcmul_(inner[:, :-back], tap)
     return output
-
-
-def _prefers_transposed_keys(device: torch.device, dtype: torch.dtype, batch_size: int) -> bool:
-    """On a CPU bfloat16 products of several samples are fastest so; elsewhere the fused attention is."""
-    return device.type == "cpu" and dtype == torch.bfloat16 and batch_size >= 4
 
 
 def can_decode_fast(model) -> bool:

@@ -24,6 +24,8 @@ from .decoder import ATTENTION_SCALE, MusicLMDecoderLayer
 #: rows that oneDNN lays the weights out for: a layout for a few rows serves one and hundreds as well, and for one row it
 #: is faster than the one oneDNN picks for a single row
 LAYOUT_ROWS = 16
+#: for one row or two oneDNN takes other kernels, which read the weights more slowly than the one for so many rows
+FEWEST_ROWS = 4
 #: up to so many rows int8 weights are faster than bfloat16 ones (tests/benchmarks/products.py)
 INT8_ROWS = 2
 #: the int8 product reads its weights so many columns at a time
@@ -60,15 +62,19 @@ class PackedLinear:
             return torch.ops.aten._weight_int8pack_mm.default(x, self.rounded, self.scale)
         if self.packed is None:
             return F.linear(x, self.weight)
-        return torch.ops.mkldnn._linear_pointwise.default(x, self.packed, None, "none", [], "")
+        num_rows = len(x)
+        if 2 * num_rows <= FEWEST_ROWS:  # the same rows again: cheaper than the kernel for fewer
+            x = torch.cat([x] * (FEWEST_ROWS // num_rows))
+        return torch.ops.mkldnn._linear_pointwise.default(x, self.packed, None, "none", [], "")[:num_rows]
 
     def plus(self, x: torch.Tensor, residual: torch.Tensor) -> torch.Tensor:
         """The product added to `residual` (batch, out)."""
-        if self.rounded is not None and len(x) <= INT8_ROWS:
-            return self(x).add_(residual)
-        if self.packed is None:
+        fused = 2 * len(x) > FEWEST_ROWS if self.rounded is None else len(x) > INT8_ROWS
+        if self.packed is not None and fused:
+            return torch.ops.mkldnn._linear_pointwise.binary(x, residual, self.packed, None, "add")
+        if self.packed is None and self.rounded is None:
             return torch.addmm(residual, x, self.weight.T)
-        return torch.ops.mkldnn._linear_pointwise.binary(x, residual, self.packed, None, "add")
+        return self(x).add_(residual)
 
 
 def _has_onednn(dtype: torch.dtype) -> bool:
