@@ -17,7 +17,7 @@ from open_musiclm.generation import PlainDecoder
 from open_musiclm.long_generation import windows_a_batch
 
 from . import musicgen, original
-from .machine import Floor, PeakMemory, describe, measure_floor, synchronize, table
+from .machine import Floor, PeakMemory, ReadSpeed, describe, measure_floor, synchronize, table
 from .models import STAGES, cache_bytes, pipeline, random_stage, weight_bytes
 from .original import predicted_steps, stream_lengths
 
@@ -75,7 +75,9 @@ def time_steps(kind: str, stage, batch_size: int, num_steps: int) -> tuple[list[
     return sorted(taken), prefill, num_keys
 
 
-def step_rows(stages: dict, batches: list[int], floor: Floor, kinds: list[str]) -> tuple[list[list[str]], dict]:
+def step_rows(
+    stages: dict, batches: list[int], floor: Floor, read_speed: ReadSpeed, kinds: list[str]
+) -> tuple[list[list[str]], dict]:
     """The table of decoding steps, and the median seconds by (kind, stage, batch)."""
     rows, medians = [], {}
     for batch_size in batches:
@@ -83,11 +85,13 @@ def step_rows(stages: dict, batches: list[int], floor: Floor, kinds: list[str]) 
             for kind in kinds:
                 if kind == "plain" and batch_size > 8:
                     continue
+                speed = read_speed.measure()
                 taken, prefill, keys = time_steps(kind, stage, batch_size, 60 if kind == "fast" else 12)
+                speed = max(speed, read_speed.measure())
                 seconds = taken[len(taken) // 2]
                 read = weight_bytes(stage, batch_size) + cache_bytes(stage, keys, batch_size)
                 products = 2 * batch_size * weight_bytes(stage) / stage.dtype.itemsize
-                least = max(read / floor.bytes_a_second, products / floor.operations_a_second)
+                least = max(read / speed, products / floor.operations_a_second)
                 medians[kind, name, batch_size] = (seconds, prefill / keys)
                 rows.append(
                     [
@@ -97,6 +101,7 @@ def step_rows(stages: dict, batches: list[int], floor: Floor, kinds: list[str]) 
                         f"{seconds * 1e3:.2f}",
                         f"{taken[0] * 1e3:.2f}",
                         f"{batch_size / seconds:.0f}",
+                        f"{speed / 1e9:.1f}",
                         f"{least * 1e3:.2f}",
                         f"{least / seconds:.0%}",
                         f"{prefill * 1e3:.0f}",
@@ -171,7 +176,8 @@ def main() -> None:
         torch.set_num_threads(args.threads)
     device, dtype = torch.device(args.device), getattr(torch, args.dtype)
     print(describe(device))
-    floor = measure_floor(device, dtype)
+    read_speed = ReadSpeed(device, dtype)
+    floor = measure_floor(device, dtype, read_speed)
     print(floor, flush=True)
 
     loops: dict = {}
@@ -186,9 +192,21 @@ def main() -> None:
 
     kinds = ["fast"] if args.no_plain else ["fast", "plain"]
     sizes = sorted({*args.batches, 5 if 1 in args.batches else 1, min(16, max(args.batches))})
-    rows, medians = step_rows(stages, sizes, floor, kinds)
+    rows, medians = step_rows(stages, sizes, floor, read_speed, kinds)
+    del read_speed
     print(f"\nDecoding steps, {args.size}, {args.dtype}, in the middle of a window:")
-    header = ["stage", "batch", "path", "median ms", "best ms", "tokens/s", "floor ms", "share", "prefill ms"]
+    header = [
+        "stage",
+        "batch",
+        "path",
+        "median ms",
+        "best ms",
+        "tokens/s",
+        "GB/s then",
+        "floor ms",
+        "share",
+        "prefill ms",
+    ]
     print(*table(header, rows), sep="\n", flush=True)
 
     pipe = pipeline(args.size, dtype, device, stages)

@@ -29,6 +29,8 @@ def describe(device: torch.device) -> str:
     with contextlib.suppress(OSError), open("/proc/cpuinfo") as file:
         name = next(line.split(":")[1].strip() for line in file if line.startswith("model name"))
     where = f"{name}, {torch.get_num_threads()} threads of {os.cpu_count()} cores"
+    if os.environ.get("THP_MEM_ALLOC_ENABLE") == "1":
+        where += ", large pages"
     if device.type == "cuda":
         where = f"{torch.cuda.get_device_name(device)}, CUDA {torch.version.cuda}"
     return (
@@ -71,19 +73,32 @@ class Floor:
         )
 
 
-def measure_floor(device: torch.device, dtype: torch.dtype) -> Floor:
-    """The best of several ways to read a large array once, and a large square product."""
-    count = BANDWIDTH_BYTES[device.type] // dtype.itemsize
-    data = torch.randn(2**20, device=device, dtype=dtype).repeat(count // 2**20)
-    matrix = data.view(-1, 4096)
-    vector = torch.randn(4096, device=device, dtype=dtype)
-    as_floats = data.view(torch.float32)
-    ways: list[Callable[[], object]] = [as_floats.sum, as_floats.max, lambda: torch.mv(matrix, vector)]
-    if device.type == "cpu":  # and as decoding reads: 32 MB matrices in the order in which they are multiplied
-        parts = [PackedLinear(part) for part in data.view(-1, 1024).split(2**23 // dtype.itemsize // 256)]
-        ways.append(lambda: [part(vector[None, :1024]) for part in parts])
-    with torch.inference_mode():
-        best = min(times(way, device, repeats=9)[0] for way in ways)
+class ReadSpeed:
+    """How fast memory is read, in bytes a second: the best of several ways to read a large array once.
+
+    On a shared machine it changes from minute to minute, so what is held against it is timed between two measurements.
+    """
+
+    def __init__(self, device: torch.device, dtype: torch.dtype):
+        self.device = device
+        count = BANDWIDTH_BYTES[device.type] // dtype.itemsize
+        self.bytes = count * dtype.itemsize
+        data = torch.randn(2**20, device=device, dtype=dtype).repeat(count // 2**20)
+        matrix = data.view(-1, 4096)
+        vector = torch.randn(4096, device=device, dtype=dtype)
+        as_floats = data.view(torch.float32)
+        self.ways: list[Callable[[], object]] = [as_floats.sum, as_floats.max, lambda: torch.mv(matrix, vector)]
+        if device.type == "cpu":  # and as decoding reads: 32 MB matrices in the order in which they are multiplied
+            parts = [PackedLinear(part) for part in data.view(-1, 1024).split(2**23 // dtype.itemsize // 256)]
+            self.ways.append(lambda: [part(vector[None, :1024]) for part in parts])
+
+    @torch.inference_mode()
+    def measure(self) -> float:
+        return self.bytes / min(times(way, self.device, repeats=5, warm_up=1)[0] for way in self.ways)
+
+
+def measure_floor(device: torch.device, dtype: torch.dtype, read_speed: ReadSpeed | None = None) -> Floor:
+    """Reading, and a large square product."""
     size = 2048 if device.type == "cpu" else 8192
     square = torch.randn(size, size, device=device, dtype=dtype)
     with torch.inference_mode():
@@ -92,7 +107,8 @@ def measure_floor(device: torch.device, dtype: torch.dtype) -> Floor:
             packed = torch.ops.mkldnn._reorder_linear_weight(square, size)
             again = times(lambda: torch.ops.mkldnn._linear_pointwise(square, packed, None, "none", [], ""), device)
             product = min(product, again[0])
-    return Floor(count * dtype.itemsize / best, 2 * size**3 / product, dtype)
+    read_speed = read_speed or ReadSpeed(device, dtype)
+    return Floor(read_speed.measure(), 2 * size**3 / product, dtype)
 
 
 class PeakMemory:
