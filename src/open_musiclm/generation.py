@@ -15,11 +15,15 @@ from collections.abc import Callable, Sequence
 import torch
 from transformers import GenerationConfig, GenerationMixin, LogitsProcessorList
 
+from .compiled_decoding import CompiledDecoder, can_compile_steps
 from .fast_decoding import FastDecoder, can_decode_fast
 from .graph_decoding import GraphDecoder, can_record_steps
 from .memory import explain_out_of_memory
 from .sampling import GumbelNoise, resolve_generators, sample_tokens, standard_sampling
 from .streams import TokenStream, check_token_range, flatten_tokens, unflatten_tokens
+
+#: what `fast` may be besides True and False
+FAST_WAYS = ("compile", "int8", "graph")
 
 
 class PlainDecoder:
@@ -165,6 +169,8 @@ class StageGenerationMixin(GenerationMixin):
             on_token: called after each step with the number of steps done (for a progress bar).
             fast: decode on packed weights where the model allows it (see fast_decoding.py); `False` goes through the
                 model's own `forward` for every token, as does a model with hooks, adapters or quantized weights.
+                `"compile"` compiles the step for a single sample on a CPU (see compiled_decoding.py): faster after half a
+                minute's compiling, which is kept on disk; it needs a C++ compiler.
                 `"int8"` reads weights rounded to int8 while one or two samples decode on a CPU in bfloat16: faster
                 there, and not the same tokens.
                 `"graph"` records the step as a CUDA graph (see graph_decoding.py): new, and not yet run on many GPUs.
@@ -196,8 +202,8 @@ class StageGenerationMixin(GenerationMixin):
         **kwargs,
     ) -> TokenRun:
         """[`generate`], to be carried on some frames at a time; its arguments and errors, and the same tokens."""
-        if fast not in (True, False, "int8", "graph"):
-            raise ValueError(f"`fast` must be True, False, 'int8' or 'graph', got {fast!r}.")
+        if fast not in (True, False, *FAST_WAYS):
+            raise ValueError(f"`fast` must be True, False, {', '.join(map(repr, FAST_WAYS))}, got {fast!r}.")
         stream = self.predicted_stream
         streams = {name: kwargs.pop(name) for name in list(kwargs) if name.endswith("_token_ids")}
         streams = {name: token_ids for name, token_ids in streams.items() if token_ids is not None}
@@ -223,6 +229,8 @@ class StageGenerationMixin(GenerationMixin):
             standard = standard_sampling(processors, stream.codebook_size)
             if fast == "graph" and can_record_steps(self.device) and standard is not None:
                 decoder = GraphDecoder(*arguments, standard, settings.do_sample)
+            elif fast == "compile" and can_compile_steps(self.device, batch_size):
+                decoder = CompiledDecoder(*arguments)
             else:
                 decoder = FastDecoder(*arguments, int8=fast == "int8")
         else:

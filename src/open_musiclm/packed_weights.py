@@ -100,7 +100,7 @@ class PackedLayer:
     down_proj: PackedLinear
 
 
-def _pack_qkv(layer: MusicLMDecoderLayer) -> torch.Tensor:
+def fold_qkv(layer: MusicLMDecoderLayer) -> torch.Tensor:
     """[queries without the norm's rest; key; value] of the plain input: ((heads + 2) · head_dim, hidden_size).
 
     norm(x) = (x - mean(x)) · gain / deviation(x). The division cancels when a query is brought to unit length; the rest
@@ -117,7 +117,7 @@ def _pack_layer(layer: MusicLMDecoderLayer, repack: bool, int8: bool) -> PackedL
     attention, mlp = layer.self_attn, layer.mlp
     query_scale = ATTENTION_SCALE * attention.q_norm.weight.detach()
     return PackedLayer(
-        qkv=PackedLinear(_pack_qkv(layer), repack, int8),
+        qkv=PackedLinear(fold_qkv(layer), repack, int8),
         query_scale=query_scale,
         key_scale=query_scale * attention.k_norm.weight.detach(),
         o_proj=PackedLinear(attention.o_proj.weight, repack, int8),

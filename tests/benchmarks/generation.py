@@ -12,6 +12,7 @@ from pathlib import Path
 
 import torch
 
+from open_musiclm.compiled_decoding import CompiledDecoder, can_compile_steps
 from open_musiclm.fast_decoding import FastDecoder
 from open_musiclm.generation import PlainDecoder
 from open_musiclm.long_generation import windows_a_batch
@@ -33,6 +34,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--budget-in-s", type=float, default=90, help="longer pieces are summed up from their parts")
     parser.add_argument("--original", metavar="PATH", help="a checkout of zhvng/open-musiclm")
     parser.add_argument("--musicgen", nargs="*", choices=list(musicgen.SIZES), default=[])
+    parser.add_argument("--compile", action="store_true", help="also the compiled step (`generate(fast='compile')`)")
     parser.add_argument("--no-plain", action="store_true", help="leave out the plain loop")
     return parser.parse_args()
 
@@ -48,6 +50,8 @@ def decoder_of(kind: str, stage, batch_size: int):
         for each, length in zip(stage.streams, lengths, strict=True)
     ]
     streams = {each.argument: token_ids[:, :-1] for each, token_ids in zip(stage.streams[:-1], ids, strict=False)}
+    if kind == "compiled":
+        return CompiledDecoder(stage, streams, ids[-1].shape[1], True), ids[-1]
     if kind == "fast":
         return FastDecoder(stage, streams, ids[-1].shape[1], True), ids[-1]
     return PlainDecoder(stage, streams, True, True), ids[-1]
@@ -85,8 +89,10 @@ def step_rows(
             for kind in kinds:
                 if kind == "plain" and batch_size > 8:
                     continue
+                if kind == "compiled" and not can_compile_steps(stage.device, batch_size):
+                    continue
                 speed = read_speed.measure()
-                taken, prefill, keys = time_steps(kind, stage, batch_size, 60 if kind == "fast" else 12)
+                taken, prefill, keys = time_steps(kind, stage, batch_size, 12 if kind == "plain" else 60)
                 speed = max(speed, read_speed.measure())
                 seconds = taken[len(taken) // 2]
                 read = weight_bytes(stage, batch_size) + cache_bytes(stage, keys, batch_size)
@@ -110,7 +116,7 @@ def step_rows(
     return rows, medians
 
 
-def seconds_of(pipe, length: float, batch_size: int) -> tuple[float, float, int]:
+def seconds_of(pipe, length: float, batch_size: int, fast: bool | str = True) -> tuple[float, float, int]:
     """A whole piece from CLAP tokens to samples: seconds, seconds to the first second of audio, peak bytes."""
     device = pipe.coarse_model.device
     generators = [torch.Generator().manual_seed(index) for index in range(batch_size)]
@@ -118,15 +124,19 @@ def seconds_of(pipe, length: float, batch_size: int) -> tuple[float, float, int]
     with PeakMemory(device) as memory, torch.no_grad():
         started = time.perf_counter()
         clap = pipe.encode_prompt(prompts)
-        semantic = pipe.generate_semantic_tokens(clap, length, generators)
-        coarse = pipe.generate_coarse_tokens(clap, semantic, length, generators)
-        fine = pipe.generate_fine_tokens(clap, coarse, length, generators)
+        semantic = pipe.generate_semantic_tokens(clap, length, generators, fast=fast)
+        coarse = pipe.generate_coarse_tokens(clap, semantic, length, generators, fast=fast)
+        fine = pipe.generate_fine_tokens(clap, coarse, length, generators, fast=fast)
         audio = pipe.decode_tokens(coarse, fine, length)
         synchronize(device)
         seconds = time.perf_counter() - started
     if audio.shape[-1] != round(length * pipe.sampling_rate):
         raise AssertionError(f"{audio.shape[-1]} samples for {length} s")
-    stream = pipe.stream(prompts, length, generator=generators)
+    settings = {"fast": fast}
+    stream = pipe.stream(
+        prompts, length, generator=generators, semantic_settings=settings, coarse_settings=settings,
+        fine_settings=settings,
+    )  # fmt: skip
     next(stream)
     return seconds, stream.time_to_first_audio_in_s, memory.bytes
 
@@ -190,7 +200,7 @@ def main() -> None:
     else:
         stages = {name: random_stage(name, args.size, dtype, device) for name in STAGES}
 
-    kinds = ["fast"] if args.no_plain else ["fast", "plain"]
+    kinds = ["fast"] + ([] if args.no_plain else ["plain"]) + (["compiled"] if args.compile else [])
     sizes = sorted({*args.batches, 5 if 1 in args.batches else 1, min(16, max(args.batches))})
     rows, medians = step_rows(stages, sizes, floor, read_speed, kinds)
     del read_speed
@@ -218,7 +228,8 @@ def main() -> None:
                 rows.append([f"{length:g}", str(batch_size), f"≈ {estimate:.0f}",
                              f"≈ {batch_size * length / estimate:.2f}", "", "", ""])  # fmt: skip
                 continue
-            seconds, first, peak = seconds_of(pipe, length, batch_size)
+            fast = "compile" if args.compile and batch_size == 1 else True
+            seconds, first, peak = seconds_of(pipe, length, batch_size, fast)
             compared = ""
             if loops and batch_size == 1:
                 theirs = sum(original.loop_seconds(name, length, *loop) for name, loop in loops.items())

@@ -36,6 +36,11 @@ def add_parser(subparsers) -> None:
     )
     parser.add_argument("--seed", type=int, help="the same seed gives the same samples (default: a random one)")
     parser.add_argument("--temperature", type=float, help="of all three stages (default: what each was saved with)")
+    parser.add_argument(
+        "--fast",
+        choices=("compile", "int8", "graph"),
+        help="compile: CPU, one piece at a time, needs a C++ compiler; int8: CPU, bfloat16; graph: CUDA (see docs/performance.md)",
+    )
     parser.add_argument("--overwrite", action="store_true", help="replace files that are there")
     add_model_arguments(parser)
     parser.set_defaults(run=run)
@@ -86,7 +91,7 @@ def run(args: argparse.Namespace) -> int:
     seed = args.seed if args.seed is not None else torch.Generator().seed() % 2**31
     num_made = args.num_candidates or args.num_samples
     seeds = [seed + index for index in range(len(args.prompts) * num_made)]
-    settings = {} if args.temperature is None else {"temperature": args.temperature}
+    settings = {name: getattr(args, name) for name in ("temperature", "fast") if getattr(args, name) is not None}
 
     started = time.perf_counter()
     made = pipe(
