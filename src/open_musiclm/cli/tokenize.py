@@ -84,6 +84,7 @@ def run(args: argparse.Namespace) -> int:
         files_per_shard=args.files_per_shard,
         decode_threads=args.decode_threads,
         num_threads=max(torch.get_num_threads() // args.workers, 1) if args.workers > 1 else None,
+        progress=True,
     )
     plan, tokenizer = step.prepare()
     plan.start()

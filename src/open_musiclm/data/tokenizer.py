@@ -30,6 +30,8 @@ from .overlap import overlapping_crops
 
 #: CLAP windows start on whole seconds, as training crops do
 CLAP_STRIDE_IN_S = 1
+#: nothing shorter has frames enough of every stream
+SHORTEST_IN_S = 1.0
 
 
 @dataclass(frozen=True)
@@ -41,7 +43,7 @@ class TokenizingSettings:
         overlap_in_s: how much two neighbouring crops share (see overlap.py).
         clap_window_in_s: length of the audio that one set of CLAP tokens describes.
         clap_stride_in_s: distance between two CLAP windows.
-        min_length_in_s: shorter files are left out.
+        min_length_in_s: shorter files are left out; at least a second.
         batch_size: crops computed together.
     """
 
@@ -58,6 +60,9 @@ class TokenizingSettings:
                 raise ValueError(f"`{name}` must be a positive number, got {value}.")
         if self.overlap_in_s >= self.crop_in_s:
             raise ValueError(f"Crops of {self.crop_in_s} s cannot share {self.overlap_in_s} s.")
+        for name in ("crop_in_s", "clap_window_in_s", "min_length_in_s"):
+            if getattr(self, name) < SHORTEST_IN_S:
+                raise ValueError(f"`{name}` must be at least {SHORTEST_IN_S:g} s, got {getattr(self, name)}.")
 
 
 class MusicTokenizer:
