@@ -9,6 +9,8 @@ from __future__ import annotations
 import argparse
 import tempfile
 import time
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +18,7 @@ import torch
 
 from open_musiclm import mini_checkpoint
 from open_musiclm.audio import write_audio
+from open_musiclm.cli.loading import quiet_libraries
 from open_musiclm.data import MusicTokenizer, TokenizingPlan, find_audio, run_tokenizing
 
 from . import original
@@ -33,6 +36,7 @@ def write_noise(folder: Path, num_files: int, duration_in_s: float, rate: int = 
 
 def tokenize(music: Path, output: Path, args: argparse.Namespace) -> tuple[float, float, int]:
     """Hours of audio, seconds taken and peak bytes of the command's own loop."""
+    quiet_libraries()
     tokenizer = MusicTokenizer.from_pretrained(args.model, device=args.device, batch_size=args.batch_size)
     plan = TokenizingPlan.make(find_audio(music), output, tokenizer.streams, tokenizer.describe())
     with PeakMemory(torch.device("cpu")) as memory:
@@ -47,7 +51,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default=mini_checkpoint(), help="a pipeline's folder (default: the one in the box)")
     parser.add_argument("--music", type=Path, help="a folder of audio (default: synthesized)")
-    parser.add_argument("--files", type=int, nargs="+", default=[16, 64], help="numbers of synthesized files")
+    parser.add_argument("--files", type=int, nargs="+", default=[32, 128], help="numbers of synthesized files")
     parser.add_argument("--duration", type=float, default=30.0, help="of a synthesized file")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--batch-size", type=int, default=16)
@@ -61,7 +65,10 @@ def main() -> None:
         for number, music in zip(args.files, folders, strict=False):
             if not args.music:
                 write_noise(music, number, args.duration)
-            hours, seconds, peak = tokenize(music, Path(scratch) / "tokens" / music.name, args)
+            with ProcessPoolExecutor(1, get_context("spawn")) as own:  # memory once taken is not given back
+                hours, seconds, peak = own.submit(
+                    tokenize, music, Path(scratch) / "tokens" / music.name, args
+                ).result()
             theirs = ""
             if args.original:
                 job = {"path": str(Path(args.original).resolve()), "pipeline": args.model, "music": str(music),

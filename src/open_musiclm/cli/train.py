@@ -153,6 +153,11 @@ def run(args: argparse.Namespace) -> int:
 
     quiet_libraries()
     summary = train_stage(plan)
+
+    import torch
+
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
     if int(os.environ.get("RANK", "0")):  # another process says it
         return 0
     where = plan.output if summary["result"] == "pipeline" else f"{plan.output}/stage"

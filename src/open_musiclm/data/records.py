@@ -44,6 +44,10 @@ class TokenRecord:
             f"These tokens have no stream {name!r}; they have {[stream.name for stream in self.streams]}."
         )
 
+    @property
+    def num_shards(self) -> int:
+        return -(-self.files["num_files"] // self.files["files_per_shard"])
+
     def to_json(self) -> str:
         content = {
             "format": FORMAT,

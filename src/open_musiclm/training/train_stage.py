@@ -156,7 +156,6 @@ def training_arguments(plan: TrainingPlan, stage: Any) -> TrainingArguments:
         fp16=plan.precision == "fp16",
         use_cpu=plan.device == "cpu",
         dataloader_num_workers=plan.num_workers,
-        dataloader_pin_memory=plan.device != "cpu",
     )
     if plan.gradient_checkpointing:
         # transformers 5.23 gave the setting another name
