@@ -340,7 +340,7 @@ def test_killed_at_random_moments_it_ends_as_if_undisturbed(clips, pipeline_fold
     """kill -9 five times in the middle of steps, once while a checkpoint is saved, twice while the result is."""
     settings = ["--from", pipeline_folder, "--save-every", 4, "--hold-out", 2, "--evaluate-every", 10, *more]
     settings += ["--log-every", 10]
-    assert main(train(clips, tmp_path / "whole", *settings, steps=200)) == 0
+    assert run(train(clips, tmp_path / "whole", *settings, steps=200)).wait() == 0
     output, chance = tmp_path / "killed", random.Random(1)
     command = train(clips, output, *settings, steps=200)
 
