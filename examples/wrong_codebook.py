@@ -79,7 +79,7 @@ def draw(curves: dict[str, list[tuple[int, float]]], codebook_size: int, stage: 
         axes.plot(*zip(*curves[name], strict=True), color=color, label=f"tokens of the {name} codebook")
     guessing = math.log(codebook_size)
     axes.axhline(guessing, color="gray", linestyle="--", label=f"guessing: ln {codebook_size} = {guessing:.2f}")
-    axes.set(xlabel="step", ylabel="loss", title=f"Fine-tuning a stage ({stage} tokens)", ylim=(0, None))
+    axes.set(xlabel="step", ylabel="loss", title=f"Fine-tuning the {stage} stage", ylim=(0, None))
     axes.legend()
     figure.savefig(path, dpi=120, metadata={"Software": None})
 
