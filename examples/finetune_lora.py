@@ -21,8 +21,8 @@ from open_musiclm.training import (
     merge_lora,
     recommended_optimizer,
     recommended_training_arguments,
+    save_lora,
 )
-from open_musiclm.training.lora import save_lora
 
 parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
 parser.add_argument("--model", help="a pipeline (default: the one in the box)")
@@ -57,7 +57,7 @@ def main() -> None:
             adapted, training, train_dataset=tokens, data_collator=CropCollator(adapted.get_base_model()),
             optimizer_cls_and_kwargs=recommended_optimizer(training),
         ).train()  # fmt: skip
-        save_lora(adapted, args.output / kind)  # `adapted.push_to_hub("me/my-adapter")` shares it
+        save_lora(adapted, args.output / kind)  # `push_lora(adapted, "me/my-adapter")` shares it
 
     # 2. both, two parts of one and one of the other, merged into the weights
     pipeline = MusicLMPipeline.from_pretrained(model)

@@ -3,6 +3,7 @@
     python -m tests.benchmarks.generation --size small --dtype float32 --original path/to/open-musiclm
     python -m tests.benchmarks.generation --size large --dtype bfloat16 --device cuda --musicgen small medium
     python -m tests.benchmarks.training --size large --device cuda --original path/to/open-musiclm
+    python -m tests.benchmarks.tokenizing --original path/to/open-musiclm
     python -m tests.benchmarks.whole_command --duration 10
     python -m tests.benchmarks.memory
 

@@ -37,9 +37,9 @@ def job(stage: str, size: str, path: str, task: str, device: torch.device, **set
     }
 
 
-def ask(request: dict):
-    """Run original_loop.py; its result."""
-    script = Path(__file__).with_name("original_loop.py")
+def ask(request: dict, script_name: str = "original_loop.py"):
+    """Run original_loop.py (or another script); its result."""
+    script = Path(__file__).with_name(script_name)
     environment = {**os.environ, "OMP_NUM_THREADS": str(request["num_threads"])}
     outcome = subprocess.run(
         [sys.executable, str(script), json.dumps(request)], capture_output=True, text=True, env=environment

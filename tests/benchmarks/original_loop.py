@@ -87,7 +87,10 @@ def time_steps(model, job: dict, device) -> list[list[float]]:
 
 def time_training(original, model, job: dict, device) -> list[float]:
     """Seconds of a training step (autocast as its trainer runs under accelerate)."""
-    wrapper = original.TokenConditionedTransformerWrapper(transformer=model, unique_consecutive=False).to(device)
+    weights = [0.0] * (len(job["streams"]) - 1) + [1.0]  # as its trainer and its published configs have them
+    wrapper = original.TokenConditionedTransformerWrapper(
+        transformer=model, unique_consecutive=False, cross_entropy_loss_weights=weights
+    ).to(device)
     wrapper.train()
     optimizer = torch.optim.AdamW(wrapper.parameters(), lr=3e-4)
     ids = tokens(job, job["lengths"][0], job["batch_size"], device)

@@ -1,11 +1,14 @@
+import os
 import threading
+import tracemalloc
+from pathlib import Path
 
 import numpy as np
 import pytest
 import soundfile
 from music import notes
 
-from open_musiclm.data.decoding import SkippedFile, decode, decode_ahead
+from open_musiclm.data.decoding import SkippedFile, decode, decode_ahead, read_mono
 from open_musiclm.data.discovery import AudioFile
 
 
@@ -29,6 +32,7 @@ def test_every_way_to_be_unusable_has_its_reason(tmp_path):
     (tmp_path / "folder.wav").mkdir()
     reasons = {path.name: reason_of(path) for path in tmp_path.iterdir()}
     reasons["gone.wav"] = reason_of(tmp_path / "gone.wav")
+    reasons["too long"] = reason_of(tmp_path / f"{'x' * 300}.wav")  # the file system itself refuses
     assert reasons == {
         "empty.wav": "empty",
         "no-samples.wav": "empty",
@@ -38,9 +42,53 @@ def test_every_way_to_be_unusable_has_its_reason(tmp_path):
         "silent.wav": "silent",
         "nan.wav": "not finite",
         "inf.wav": "not finite",
-        "folder.wav": "missing",
+        "folder.wav": "unreadable",
         "gone.wav": "missing",
+        "too long": "unreadable",
     }
+
+
+@pytest.mark.parametrize("ending", ["flac", "ogg", "mp3"])
+def test_damage_in_the_middle_is_found(tmp_path, ending):
+    """Ogg is decoded around the hole, so that everything after it would come too early."""
+    path = tmp_path / f"a.{ending}"
+    soundfile.write(path, notes(0, 20, 44100), 44100)
+    whole = path.read_bytes()
+    assert decode(path, [8000], 1.0).duration_in_s == pytest.approx(20, abs=0.1)
+    half = len(whole) // 2
+    noise = np.random.default_rng(0).integers(256, size=20_000, dtype=np.uint8).tobytes()
+    path.write_bytes(whole[:half] + noise + whole[half + len(noise) :])
+    assert reason_of(path) == "unreadable"
+
+
+def test_a_broken_off_mp3_is_as_long_as_what_there_is(tmp_path):
+    """Unfinished downloads; the length that their header promises is not believed."""
+    path = tmp_path / "a.mp3"
+    soundfile.write(path, notes(0, 20, 44100), 44100)
+    whole = path.read_bytes()
+    path.write_bytes(whole[: len(whole) // 2])
+    audio = decode(path, [8000], 1.0)
+    assert audio.duration_in_s == pytest.approx(10, abs=0.5)
+    assert len(audio.waveforms[8000]) == pytest.approx(8000 * audio.duration_in_s, abs=1)
+
+
+def test_names_need_not_be_unicode(tmp_path):
+    path = Path(os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9.wav"))
+    soundfile.write(os.fsencode(path), notes(0, 2, 8000), 8000)
+    assert decode(path, [8000], 1.0).duration_in_s == 2.0
+    path.write_bytes(b"no music")
+    with pytest.raises(SkippedFile, match="unreadable") as error:
+        decode(path, [8000], 1.0)
+    error.value.detail.encode()  # can be printed and written
+
+
+def test_memory_is_that_of_one_channel(tmp_path):
+    path = tmp_path / "a.wav"
+    soundfile.write(path, np.zeros((200_000, 256), dtype=np.int16), 8000)  # 205 MB as float32, 0.8 MB as one channel
+    tracemalloc.start()
+    read_mono(path)
+    assert tracemalloc.get_traced_memory()[1] < 20e6
+    tracemalloc.stop()
 
 
 def test_channels_are_averaged_and_every_rate_is_given(tmp_path):

@@ -1,4 +1,5 @@
 import json
+import os
 
 import pytest
 
@@ -10,6 +11,29 @@ def test_folder_is_searched_deeply_and_sorted(tmp_path):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_bytes(b"")
     assert [file.name for file in find_audio(tmp_path)] == ["a/b/c.flac", "a/z.mp3", "b.WAV"]
+
+
+def test_links_are_followed_but_not_in_circles(tmp_path):
+    music, elsewhere = tmp_path / "music", tmp_path / "elsewhere"
+    (music / "a").mkdir(parents=True)
+    elsewhere.mkdir()
+    for path in (music / "1.wav", music / "a" / "2.wav", elsewhere / "3.wav"):
+        path.write_bytes(b"")
+    (music / "a" / "up").symlink_to(music)
+    (music / "linked").symlink_to(elsewhere)
+    (elsewhere / "back").symlink_to(music)
+    (music / "broken").symlink_to(tmp_path / "nowhere")
+    assert [file.name for file in find_audio(music)] == ["1.wav", "a/2.wav", "linked/3.wav"]
+
+
+def test_names_need_not_be_unicode(tmp_path):
+    """Old collections have names in the encodings of their time; they are found, read, and shown as well as may be."""
+    path = os.fsencode(tmp_path) + b"/caf\xe9.wav"
+    with open(path, "wb") as file:
+        file.write(b"")
+    (found,) = find_audio(tmp_path)
+    assert found.name == "caf\N{REPLACEMENT CHARACTER}.wav"
+    assert os.fsencode(found.path) == path
 
 
 def test_folder_with_metadata_describes_its_files(tmp_path):
@@ -44,6 +68,8 @@ def test_manifest_keeps_its_order_and_paths_are_relative_to_it(tmp_path, ending)
         ("list.jsonl", "[1]", "no JSON object"),
         ("list.csv", "title\nsong\n", "names no file"),
         ("list.csv", "", "names no files"),
+        ("list.csv", b"path,artist\n1.wav,Beyonc\xe9\n", "cannot be read as a table in UTF-8"),
+        ("list.csv", 'path,notes\n1.wav,"' + 200_000 * "x" + '"\n', "cannot be read as a table"),
         ("song.wav", "", "neither a folder nor a manifest"),
     ],
 )
@@ -52,7 +78,7 @@ def test_bad_sources_are_refused(tmp_path, name, content, message):
     if content is None:
         source.mkdir()
     else:
-        source.write_text(content)
+        source.write_bytes(content if isinstance(content, bytes) else content.encode())
     with pytest.raises(ValueError, match=message):
         find_audio(source)
 

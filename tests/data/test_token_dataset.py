@@ -2,6 +2,7 @@ import shutil
 
 import numpy as np
 import pytest
+from huggingface_hub import HfApi
 
 from open_musiclm.data import TokenDataset, TokenStreamDataset
 
@@ -93,3 +94,20 @@ def test_incomplete_and_mixed_datasets_are_refused(token_folder, tmp_path):
         TokenDataset.load(tmp_path)
     with pytest.raises(ValueError, match="neither a folder nor a Hub id"):
         TokenDataset.load(tmp_path / "nothing")
+
+
+def test_a_dataset_on_the_hub_is_read_as_its_folder(hub, token, token_folder, tmp_path):
+    api = HfApi(token=token)
+    api.create_repo("someone/tokens", repo_type="dataset")
+    api.upload_folder(repo_id="someone/tokens", folder_path=token_folder, repo_type="dataset")
+    there, here = TokenDataset.load("someone/tokens", cache_dir=tmp_path), TokenDataset.load(token_folder)
+    assert there.record == here.record
+    assert there.num_files == 9
+    stream = TokenStreamDataset.load("someone/tokens")
+    stream.endless = False
+    streamed = {row["crop_key"][0]: row for row in stream}
+    assert sorted(streamed) == list(range(9))
+    for index in range(9):
+        for row in (there[index], streamed[index]):
+            assert row["path"] == here[index]["path"]
+            assert np.array_equal(row["coarse_token_ids"], here[index]["coarse_token_ids"])

@@ -76,6 +76,19 @@ def test_model_and_random_state_are_left_as_they_were(run, tmp_path):
     assert all((a == b).all() for a, b in zip(first, second, strict=True))
 
 
+def test_a_step_done_again_has_one_line(tmp_path):
+    from types import SimpleNamespace
+
+    pipeline = tiny_pipeline()
+    pipeline.set_progress_bar_config(disable=True)
+    callback = EvaluationCallback(pipeline, "fine_model", PROMPTS[:1], tmp_path, length_in_s=0.5)
+    for step in (10, 20, 30, 20):  # killed after 30, resumed from before 20
+        state = SimpleNamespace(is_world_process_zero=True, global_step=step, epoch=0.0, log_history=[])
+        callback.on_evaluate(None, state, None, model=pipeline.fine_model, metrics={})
+    lines = [json.loads(line) for line in (tmp_path / "clap_scores.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines] == [10, 20]
+
+
 def test_every_second_evaluation_and_first_process_only(tmp_path):
     from types import SimpleNamespace
 
@@ -83,10 +96,10 @@ def test_every_second_evaluation_and_first_process_only(tmp_path):
     pipeline.set_progress_bar_config(disable=True)
     model = pipeline.coarse_model
     callback = EvaluationCallback(pipeline, "coarse_model", PROMPTS[:1], tmp_path, length_in_s=0.5, every=2)
-    for step in range(4):
-        state = SimpleNamespace(is_world_process_zero=step != 2, global_step=step, epoch=0.0, log_history=[])
+    for step in range(1, 5):
+        state = SimpleNamespace(is_world_process_zero=step != 4, global_step=step, epoch=0.0, log_history=[])
         callback.on_evaluate(None, state, None, model=model, metrics={})
-    assert [path.name for path in tmp_path.glob("step-*")] == ["step-0000000"]
+    assert [path.name for path in tmp_path.glob("step-*")] == ["step-0000002"]
 
 
 @pytest.mark.parametrize(

@@ -56,7 +56,7 @@ def test_the_wrong_codebook(example, pipeline_folder, tmp_path, capsys):
     assert "refused: Codebooks differ" in capsys.readouterr().out
     assert (tmp_path / "plot.png").stat().st_size > 5000
     curves = json.loads((tmp_path / "plot.json").read_text())
-    assert len(curves["right"]) == len(curves["wrong"]) == 2
+    assert [step for step, _ in curves["right"]] == [step for step, _ in curves["wrong"]] == [1, 2, 3, 4]
 
 
 def test_the_notebook(pipeline_folder, monkeypatch, tmp_path):

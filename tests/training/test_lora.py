@@ -1,9 +1,10 @@
+import json
+
 import pytest
 import torch
 from tiny import tiny_stage
 
-from open_musiclm.training import add_lora, load_lora, merge_lora
-from open_musiclm.training.lora import save_lora
+from open_musiclm.training import add_lora, load_lora, merge_lora, push_lora, save_lora
 
 INPUTS = {
     "clap_token_ids": torch.arange(6).view(2, 3),
@@ -55,6 +56,45 @@ def test_stacked_adapters_add_up(tmp_path):
     torch.testing.assert_close(
         stacked.state_dict()[name] - base, 0.7 * changes[0] - 0.5 * changes[1], rtol=1e-4, atol=1e-5
     )
+
+
+def test_what_was_loaded_can_be_saved_again(tmp_path):
+    expected = adapter(tmp_path / "a", seed=0)
+    adapter(tmp_path / "b", seed=1)
+    save_lora(load_lora(tiny_stage("fine"), tmp_path / "a"), tmp_path / "again")
+    torch.testing.assert_close(load_lora(tiny_stage("fine"), tmp_path / "again")(**INPUTS).logits, expected)
+    stacked = load_lora(tiny_stage("fine"), tmp_path / "a", tmp_path / "b", weights=[0.5, 0.5])
+    save_lora(stacked, tmp_path / "both")
+    torch.testing.assert_close(
+        load_lora(tiny_stage("fine"), tmp_path / "both")(**INPUTS).logits,
+        stacked(**INPUTS).logits,
+        rtol=1e-4,
+        atol=1e-5,
+    )
+    assert sorted(path.name for path in (tmp_path / "both").iterdir()) == [
+        "README.md", "adapter_config.json", "adapter_model.safetensors", "streams.json"
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("what", ["folder", "model"])
+def test_pushed_and_loaded_from_the_hub(hub, token, tmp_path, what):
+    """With the record of its codebooks: another stage is refused there too."""
+    streams = tiny_stage("fine").config.streams
+    known = [{**stream, "codebook_fingerprint": f"sha256:{index:016d}"} for index, stream in enumerate(streams)]
+    expected = adapter(tmp_path / "a", seed=0, streams=known)
+    pushed = tmp_path / "a" if what == "folder" else load_lora(tiny_stage("fine", known), tmp_path / "a")
+    push_lora(pushed, f"someone/{what}", token=token)
+    files = hub.files(f"someone/{what}")
+    assert {"adapter_model.safetensors", "adapter_config.json", "streams.json", "README.md"} <= set(files)
+    assert json.loads(files["adapter_config.json"])["base_model_name_or_path"] is None
+    assert "sha256:0000000000000001" in files["README.md"].decode()
+    loaded = load_lora(tiny_stage("fine", known), f"someone/{what}")
+    torch.testing.assert_close(loaded(**INPUTS).logits, expected)
+    other = [{**known[0], "codebook_fingerprint": "sha256:ffffffffffffffff"}, *known[1:]]
+    with pytest.raises(ValueError, match="Codebooks differ"):
+        load_lora(tiny_stage("fine", other), f"someone/{what}")
+    with pytest.raises(ValueError, match="is no adapter"):
+        push_lora(tmp_path, f"someone/{what}", token=token)
 
 
 def test_an_adapter_for_other_tokens_is_refused(tmp_path):

@@ -24,9 +24,11 @@ from open_musiclm.data import TokenDataset
 from open_musiclm.training import (
     CropCollator,
     StuckLossCallback,
+    TrainingPlan,
     recommended_optimizer,
     recommended_training_arguments,
 )
+from open_musiclm.training.checkpoints import is_complete
 
 STAGES = ["semantic", "coarse", "fine"]
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2] / "src"), "OMP_NUM_THREADS": "1"}
@@ -95,10 +97,17 @@ def test_a_plain_trainer_overfits_ten_clips(clips, tmp_path, stage):
     assert trainer.evaluate()["eval_loss"] > 2.0  # learnt by heart, not read off the input
 
 
-@pytest.mark.parametrize("more", [(), ("--lora", "4")], ids=["weights", "adapters"])
+HELD_OUT = ("--hold-out", 2, "--evaluate-every", 2)
+
+
+@pytest.mark.parametrize(
+    "more",
+    [HELD_OUT, (*HELD_OUT, "--lora", "4"), ("--hold-out", 0, "--streaming"), (*HELD_OUT, "--log-every", 4)],
+    ids=["weights", "adapters", "streaming", "seldom logged"],
+)
 def test_resumed_equals_undisturbed(clips, pipeline_folder, tmp_path, monkeypatch, more):
     """Stopped in step 5 of 6, with half a checkpoint left: dropout, masks and crops go on as they were."""
-    settings = ["--from", pipeline_folder, "--save-every", 3, "--evaluate-every", 2, "--hold-out", 2, *more]
+    settings = ["--from", pipeline_folder, "--save-every", 3, *more]
     assert main(train(clips, tmp_path / "whole", *settings)) == 0
 
     def interrupt(self, args, state, control, **kwargs):
@@ -106,7 +115,7 @@ def test_resumed_equals_undisturbed(clips, pipeline_folder, tmp_path, monkeypatc
             raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(StuckLossCallback, "on_log", interrupt)
+        patch.setattr(StuckLossCallback, "on_step_end", interrupt)
         assert main(train(clips, tmp_path / "parts", *settings)) == 130
     half = tmp_path / "parts" / "training" / "checkpoint-5"
     shutil.copytree(tmp_path / "parts" / "training" / "checkpoint-3", half)
@@ -115,9 +124,28 @@ def test_resumed_equals_undisturbed(clips, pipeline_folder, tmp_path, monkeypatc
     assert main(train(clips, tmp_path / "parts", *settings)) == 0
     assert_same(weights(tmp_path / "parts"), weights(tmp_path / "whole"))
     assert losses(tmp_path / "parts") == losses(tmp_path / "whole")
-    if more:
+    if "--lora" in more:
         adapters = [load_file(tmp_path / run / "adapter" / "adapter_model.safetensors") for run in ("parts", "whole")]
         assert_same(*adapters)
+
+
+@pytest.mark.parametrize("more", [(), ("--lora", "4"), ("--best", "loss")], ids=["weights", "adapters", "best"])
+def test_killed_between_the_last_step_and_the_result_it_does_no_step_more(clips, pipeline_folder, tmp_path, more):
+    settings = ["--from", pipeline_folder, "--hold-out", 2, "--evaluate-every", 2, *more]
+    assert main(train(clips, tmp_path / "whole", *settings)) == 0
+    parts = tmp_path / "parts"
+    (parts / "training").mkdir(parents=True)
+    for path in (tmp_path / "whole" / "training").iterdir():
+        copy = shutil.copytree if path.is_dir() else shutil.copyfile
+        copy(path, parts / "training" / path.name)
+    for state in parts.glob("training/*/trainer_state.json"):
+        state.write_text(state.read_text().replace(str(tmp_path / "whole"), str(parts)))
+    assert main(train(clips, parts, *settings)) == 0
+    assert_same(weights(parts), weights(tmp_path / "whole"))
+    summaries = [json.loads((folder / "training.json").read_text()) for folder in (parts, tmp_path / "whole")]
+    assert summaries[0]["steps"] == summaries[1]["steps"] == 6
+    assert summaries[0]["best"] == summaries[1]["best"]
+    assert losses(parts) == losses(tmp_path / "whole")
 
 
 def test_a_finished_run_is_left_alone(clips, pipeline_folder, tmp_path, capsys):
@@ -128,6 +156,21 @@ def test_a_finished_run_is_left_alone(clips, pipeline_folder, tmp_path, capsys):
     assert (tmp_path / "run" / "coarse_model" / "model.safetensors").stat().st_mtime_ns == before
     assert main([*command, "--seed", "7"]) == 1
     assert "seed was 0, is now 7" in capsys.readouterr().err
+
+
+def test_killed_before_the_first_step_it_starts_again(clips, tmp_path):
+    plan = TrainingPlan("coarse", str(clips), str(tmp_path / "run"))
+    record = TokenDataset.load(clips).record
+    plan.folder.mkdir(parents=True)
+    (plan.folder / ".run.json.0123456789ab.part").write_bytes(b"{")
+    plan.start(record)
+    plan.start(record)
+    with pytest.raises(ValueError, match="num_processes was 1, is now 2"):  # a step would be another
+        plan.start(record, num_processes=2)
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "notes.txt").write_text("mine")
+    with pytest.raises(ValueError, match="not empty"):
+        TrainingPlan("coarse", str(clips), str(tmp_path / "mine")).start(record)
 
 
 def test_a_tuned_pipeline_is_the_old_one_with_another_stage(clips, pipeline_folder, tmp_path):
@@ -177,6 +220,10 @@ def test_prompts_are_generated_and_choose_the_best(clips, pipeline_folder, tmp_p
     settings = ["--from", pipeline_folder, "--evaluate-every", 3, "--prompts", tmp_path / "prompts.txt"]
     settings += ["--prompt-length", 1, "--hold-out", 2]
     assert main(train(clips, tmp_path / "run", *settings, "--best", "clap")) == 0
+    scores = [
+        json.loads(line) for line in (tmp_path / "run" / "samples" / "clap_scores.jsonl").read_text().splitlines()
+    ]
+    assert [line["step"] for line in scores] == [3, 6]
     samples = sorted(
         str(path.relative_to(tmp_path / "run")) for path in (tmp_path / "run" / "samples").rglob("*.flac")
     )
@@ -260,7 +307,14 @@ def test_codebooks_that_cannot_be_compared_are_warned_about(clips, tmp_path):
         (["--best", "loss", "--hold-out", "0"], "needs files to evaluate on"),
         (["--best", "clap"], "needs prompts"),
         (["--prompts", "nowhere.txt"], "no file of prompts"),
+        (["--prompts", __file__, "--hold-out", "0"], "hold some out"),
+        (["--evaluate-every", "2", "--prompts-every", "3"], "must be a multiple"),
         (["--set", "oops"], "write NAME=VALUE"),
+        (["--set", "oops=1"], "oops: no TrainingArguments"),
+        (["--set", "output_dir=elsewhere"], "output_dir: no TrainingArguments"),
+        (["--config", "oops=1"], "oops: no such settings"),
+        (["--config", "hidden_size=many"], "do not work"),
+        (["--config", "window_in_s=-1"], "do not work"),
         (["--hold-out", "12"], "Cannot hold out"),
         (["--streaming"], "cannot be held out of a stream"),
         (["--preset", "gigantic"], "Unknown preset"),
@@ -281,29 +335,56 @@ def run(command, **kwargs):
 
 
 @pytest.mark.slow
-def test_killed_five_times_it_ends_as_if_undisturbed(clips, pipeline_folder, tmp_path):
-    settings = ["--from", pipeline_folder, "--save-every", 4, "--hold-out", 2, "--evaluate-every", 10]
-    assert main(train(clips, tmp_path / "whole", *settings, steps=200)) == 0
-    chance = random.Random(1)
-    kills = 0
-    for _ in range(5):
-        process = run(train(clips, tmp_path / "killed", *settings, steps=200))
-        last = max((int(p.name[11:]) for p in (tmp_path / "killed").glob("training/checkpoint-*")), default=0)
-        while process.poll() is None and not list((tmp_path / "killed").glob(f"training/checkpoint-{last + 4}")):
-            time.sleep(0.01)
-        time.sleep(chance.uniform(0, 0.4))
-        if process.poll() is None:
-            kills += 1
+@pytest.mark.parametrize("more", [(), ("--lora", "4")], ids=["weights", "adapters"])
+def test_killed_at_random_moments_it_ends_as_if_undisturbed(clips, pipeline_folder, tmp_path, more):
+    """kill -9 five times in the middle of steps, once while a checkpoint is saved, twice while the result is."""
+    settings = ["--from", pipeline_folder, "--save-every", 4, "--hold-out", 2, "--evaluate-every", 10, *more]
+    settings += ["--log-every", 10]
+    assert run(train(clips, tmp_path / "whole", *settings, steps=200)).wait() == 0
+    output, chance = tmp_path / "killed", random.Random(1)
+    command = train(clips, output, *settings, steps=200)
+
+    def last_step():
+        return max((int(path.name[11:]) for path in output.glob("training/checkpoint-*")), default=0)
+
+    def kill(moment):
+        """Start, wait for the moment, kill; the last checkpoint that there is then."""
+        process = run(command)
+        while process.poll() is None and not moment():
+            time.sleep(0.0002)
         os.kill(process.pid, signal.SIGKILL)
-        process.wait()
-    assert kills == 5
-    assert run(train(clips, tmp_path / "killed", *settings, steps=200)).wait() == 0
-    assert_same(weights(tmp_path / "killed"), weights(tmp_path / "whole"))
-    assert losses(tmp_path / "killed") == losses(tmp_path / "whole")
+        assert process.wait() == -signal.SIGKILL
+        return last_step()
+
+    steps = []
+    for _ in range(5):
+        begun, wait = last_step(), chance.uniform(0, 0.4)
+        steps.append(kill(lambda begun=begun, wait=wait: last_step() > begun and not time.sleep(wait)))
+    print("last checkpoint at each kill:", steps)
+    assert len(set(steps)) == 5
+    assert steps[-1] < 200
+
+    before = last_step()
+    saving = kill(lambda: last_step() > before)  # the folder appears first, then what is in it
+    half = output / "training" / f"checkpoint-{saving}"
+    print("killed while saving, with", sorted(path.name for path in half.iterdir()))
+    assert not is_complete(half)
+
+    for _ in range(2):
+        assert kill(lambda: list(output.glob(".*.part"))) == 200
+        assert not (output / "training.json").exists()
+        assert not (output / "model_index.json").exists()
+    print("killed while copying, with", sorted(path.name for path in output.iterdir()))
+
+    assert run(command).wait() == 0
+    assert_same(weights(output), weights(tmp_path / "whole"))
+    assert losses(output) == losses(tmp_path / "whole")
+    assert not list(output.glob(".*"))
+    MusicLMPipeline.from_pretrained(output)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("more", [(), ("--set", "fsdp=full_shard")], ids=["ddp", "fsdp"])
+@pytest.mark.parametrize("more", [(), ("--set", "fsdp=true")], ids=["ddp", "fsdp"])
 def test_two_processes_train_as_one(clips, pipeline_folder, tmp_path, more):
     settings = still(pipeline_folder)
     assert main(train(clips, tmp_path / "one", *settings, steps=20, batch_size=4)) == 0

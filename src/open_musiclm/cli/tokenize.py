@@ -83,7 +83,8 @@ def run(args: argparse.Namespace) -> int:
         },
         files_per_shard=args.files_per_shard,
         decode_threads=args.decode_threads,
-        num_threads=max(torch.get_num_threads() // args.workers, 1) if args.workers > 1 else None,
+        num_threads=torch.get_num_threads(),  # another number rounds in another way: tokens would not be one worker's
+        progress=True,
     )
     plan, tokenizer = step.prepare()
     plan.start()

@@ -11,10 +11,11 @@ from typing import Any
 from .loading import model_path, quiet_libraries
 
 EPILOG = """examples:
+  open-musiclm train --stage semantic --tokens tokens/ --from mini --output tuned/ --steps 200
   open-musiclm train --stage coarse --tokens tokens/ --from me/my-musiclm --output tuned/
   open-musiclm train --stage semantic --tokens tokens/ --from tuned/ --output tuned-2/ --lora 16 --steps 500
   open-musiclm train --stage semantic --tokens tokens/ --preset large --output scratch/ --precision bf16
-  torchrun --nproc_per_node 8 -m open_musiclm train --stage fine --tokens tokens/ --output fine/ --set fsdp=full_shard
+  torchrun --nproc_per_node 8 -m open_musiclm train --stage fine --tokens tokens/ --output fine/ --set fsdp=true
 
 Killed and started again with the same command, it goes on and ends as if nothing had happened. From a pipeline the
 output is that pipeline with the stage in its place; else the stage is in OUTPUT/stage. Adapters are in OUTPUT/adapter.
@@ -29,31 +30,54 @@ def add_parser(subparsers) -> None:
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--stage", required=True, choices=("semantic", "coarse", "fine"))
+    parser.add_argument("--stage", required=True, choices=("semantic", "coarse", "fine"), help="which to train")
     parser.add_argument("--tokens", required=True, metavar="TOKENS", help="folder or Hub id of a token dataset")
     parser.add_argument("--output", "-o", required=True, metavar="OUT", help="folder of the result")
     start = parser.add_argument_group("what to start from")
-    start.add_argument("--from", dest="base", metavar="PIPELINE_OR_STAGE", help="`mini`: the pipeline in the box")
+    start.add_argument(
+        "--from",
+        dest="base",
+        metavar="PIPELINE_OR_STAGE",
+        help="folder or Hub id; `mini` is the pipeline in the box (default: random weights)",
+    )
     start.add_argument("--revision", help="branch, tag or commit of a Hub id")
-    start.add_argument("--preset", default="small", help="size of a fresh stage: small, large, paper")
-    start.add_argument("--lora", nargs="?", type=int, const=16, metavar="RANK", help="train adapters (rank: 16)")
-    start.add_argument("--config", action="append", default=[], metavar="NAME=VALUE", help="of the stage's config")
+    start.add_argument(
+        "--preset", default="small", help="size of a fresh stage: small, large or paper (default: %(default)s)"
+    )
+    start.add_argument(
+        "--lora",
+        nargs="?",
+        type=int,
+        const=16,
+        metavar="RANK",
+        help="train adapters instead of the weights (default rank: 16)",
+    )
+    start.add_argument(
+        "--config", action="append", default=[], metavar="NAME=VALUE", help="of the stage's config: hidden_dropout=0"
+    )
     steps = parser.add_argument_group("steps")
     steps.add_argument("--steps", type=int, help="(default: 1000 from a stage, as published from nothing)")
-    steps.add_argument("--batch-size", type=int, help="of a device (default: 4, 2, 2 as published)")
+    steps.add_argument("--batch-size", type=int, help="of a device (default: 4, 2, 2 for the three stages)")
     steps.add_argument("--accumulate", type=int, help="batches a step (default: 8)")
     steps.add_argument("--learning-rate", type=float, help="(default: 3e-4)")
     steps.add_argument("--warmup-steps", type=int, help="(default: 3000, 6000, 0, at most a tenth of the steps)")
     steps.add_argument("--seed", type=int, default=0, help="(default: %(default)s)")
     steps.add_argument("--precision", choices=("fp32", "bf16", "fp16"), default="fp32", help="(default: %(default)s)")
-    steps.add_argument("--gradient-checkpointing", action="store_true", help="less memory, a third slower")
+    steps.add_argument("--gradient-checkpointing", action="store_true", help="less memory, slower")
     steps.add_argument("--device", default="auto", choices=("auto", "cpu"), help="(default: a GPU if there is one)")
     steps.add_argument("--num-workers", type=int, default=0, help="processes that load data (default: %(default)s)")
     steps.add_argument("--streaming", action="store_true", help="read the tokens as a stream")
-    steps.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="of TrainingArguments")
+    steps.add_argument(
+        "--set", action="append", default=[], metavar="NAME=VALUE", help="any other of TrainingArguments: fsdp=true"
+    )
     steps.add_argument("--no-codebook-check", action="store_true", help="train on tokens of any codebook")
     watch = parser.add_argument_group("watching")
-    watch.add_argument("--hold-out", type=float, default=0.05, help="share or number of files (default: %(default)s)")
+    watch.add_argument(
+        "--hold-out",
+        type=float,
+        default=0.05,
+        help="share or number of files to evaluate on, 0 for none (default: %(default)s)",
+    )
     watch.add_argument("--evaluation-tokens", metavar="TOKENS", help="evaluate on these in place of held-out files")
     watch.add_argument("--evaluate-every", type=int, metavar="STEPS", help="(default: a tenth of the steps)")
     watch.add_argument("--save-every", type=int, metavar="STEPS", help="(default: at each evaluation)")
@@ -61,7 +85,9 @@ def add_parser(subparsers) -> None:
     watch.add_argument("--keep-checkpoints", type=int, default=2, help="(default: %(default)s)")
     watch.add_argument("--prompts", metavar="FILE", help="a prompt a line, generated at evaluations")
     watch.add_argument("--prompt-length", type=float, default=10.0, metavar="S", help="(default: %(default)s)")
-    watch.add_argument("--prompts-every", type=int, metavar="STEPS", help="(default: at each evaluation)")
+    watch.add_argument(
+        "--prompts-every", type=int, metavar="STEPS", help="a multiple of --evaluate-every (default: at each)"
+    )
     watch.add_argument("--best", choices=("last", "loss", "clap"), default="last", help="which checkpoint to keep")
     parser.set_defaults(run=run)
 
@@ -127,6 +153,11 @@ def run(args: argparse.Namespace) -> int:
 
     quiet_libraries()
     summary = train_stage(plan)
+
+    import torch
+
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
     if int(os.environ.get("RANK", "0")):  # another process says it
         return 0
     where = plan.output if summary["result"] == "pipeline" else f"{plan.output}/stage"

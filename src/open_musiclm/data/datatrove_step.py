@@ -35,6 +35,7 @@ class TokenizeStep(PipelineStep):
         codebooks, revision, device, settings: for `MusicTokenizer.from_pretrained`.
         files_per_shard: files of one shard.
         num_threads: threads that PyTorch may use in a task; by default its own choice.
+        progress: show each task's bar on a line of the screen.
     """
 
     name = "open-musiclm tokenize"
@@ -80,7 +81,7 @@ class TokenizeStep(PipelineStep):
             torch.set_num_threads(self.num_threads)
         plan, tokenizer = self.prepare()
         with self.track_time("shards"):
-            run_tokenizing(plan, tokenizer, rank, world_size, self.decode_threads, self.progress)
+            run_tokenizing(plan, tokenizer, rank, world_size, self.decode_threads, self.progress, line=rank)
         self.stat_update("shards", value=len(plan.shards_of(rank, world_size)))
         if data is not None:
             yield from data

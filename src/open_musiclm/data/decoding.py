@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -15,8 +16,11 @@ from .discovery import AudioFile
 
 #: a file whose loudest sample is below this is silent (-60 dB of full scale)
 SILENCE_PEAK = 1e-3
-#: samples decoded at a time, so that a long file with many channels never stands in memory as a whole
-BLOCK_SIZE = 1 << 20
+#: samples (of all channels together) decoded at a time: a long file's channels never stand in memory as a whole, and
+#: libsndfile, which fills up a hole in an Ogg file within one call, shows it between calls
+BLOCK_SIZE = 1 << 14
+#: a file that gives this much less than its header says has a hole, or breaks off
+MAX_LOSS_IN_S = 0.1
 
 
 class SkippedFile(Exception):
@@ -45,25 +49,32 @@ def read_mono(path: Path) -> tuple[np.ndarray, int]:
     """A file's channels averaged: (samples,) float32 and its sampling rate.
 
     Raises:
-        SkippedFile: it is missing, empty, unreadable, or holds NaN or infinity.
+        SkippedFile: it is missing, empty, unreadable (wholly or in the middle), or holds NaN or infinity.
     """
     import soundfile
 
-    if not path.is_file():
-        raise SkippedFile("missing", "there is no such file")
-    if path.stat().st_size == 0:
-        raise SkippedFile("empty", "the file has no bytes")
     blocks = []
     try:
-        with soundfile.SoundFile(path) as file:
-            rate = file.samplerate
-            while len(block := file.read(BLOCK_SIZE, dtype="float32", always_2d=True)):
+        if path.is_dir():
+            raise SkippedFile("unreadable", "a folder, not a file")
+        if not path.is_file():
+            raise SkippedFile("missing", "there is no such file")
+        if path.stat().st_size == 0:
+            raise SkippedFile("empty", "the file has no bytes")
+        with soundfile.SoundFile(os.fsencode(path)) as file:  # as bytes: names need not be Unicode
+            rate, expected = file.samplerate, file.frames
+            num_frames = max(BLOCK_SIZE // file.channels, 1)
+            while len(block := file.read(num_frames, dtype="float32", always_2d=True)):
                 blocks.append(block.mean(axis=1))
+            exact = file.format != "MP3"  # whose header may only guess its length
     except (soundfile.LibsndfileError, RuntimeError, TypeError, OSError) as error:
         # libsndfile calls some damaged files missing, so its own words come second
         message = " ".join(str(error).split()).replace(str(path), path.name)
+        message = message.encode("utf-8", errors="replace").decode()
         raise SkippedFile("unreadable", f"not audio that can be decoded. {message}") from error
     audio = np.concatenate(blocks) if blocks else np.empty(0, dtype=np.float32)
+    if exact and expected - len(audio) > MAX_LOSS_IN_S * rate:
+        raise SkippedFile("unreadable", f"only {len(audio) / rate:.2f} of its {expected / rate:.2f} s can be decoded")
     if not len(audio):
         raise SkippedFile("empty", "the file holds no samples")
     if not np.isfinite(audio).all():

@@ -12,7 +12,7 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 #: endings of files that soundfile reads
 AUDIO_ENDINGS = (".wav", ".flac", ".mp3", ".ogg", ".oga", ".opus", ".aif", ".aiff", ".au", ".w64", ".rf64", ".caf")
@@ -67,20 +67,24 @@ def find_audio(source: str | os.PathLike) -> list[AudioFile]:
 
 def read_table(path: Path) -> Iterator[dict[str, Any]]:
     """The rows of a CSV with a header, or of a JSONL file."""
-    with open(path, encoding="utf-8-sig", newline="") as file:
-        if path.suffix.lower() == ".csv":
-            yield from csv.DictReader(file)
-            return
-        for number, line in enumerate(file, start=1):
-            if not line.strip():
-                continue
-            try:
-                row = json.loads(line)
-            except json.JSONDecodeError as error:
-                raise ValueError(f"Line {number} of {str(path)!r} is no JSON: {error}.") from error
-            if not isinstance(row, dict):
-                raise ValueError(f"Line {number} of {str(path)!r} is no JSON object.")
-            yield row
+    try:
+        with open(path, encoding="utf-8-sig", newline="") as file:
+            yield from csv.DictReader(file) if path.suffix.lower() == ".csv" else _json_lines(file, path)
+    except (csv.Error, UnicodeDecodeError) as error:
+        raise ValueError(f"{str(path)!r} cannot be read as a table in UTF-8: {error}.") from error
+
+
+def _json_lines(file: TextIO, path: Path) -> Iterator[dict[str, Any]]:
+    for number, line in enumerate(file, start=1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+        except json.JSONDecodeError as error:
+            raise ValueError(f"Line {number} of {str(path)!r} is no JSON: {error}.") from error
+        if not isinstance(row, dict):
+            raise ValueError(f"Line {number} of {str(path)!r} is no JSON object.")
+        yield row
 
 
 def _file_of_row(row: dict[str, Any], number: int, manifest: Path) -> AudioFile:
@@ -106,14 +110,30 @@ def _files_of_folder(folder: Path) -> list[AudioFile]:
                 file = _file_of_row(row, number, table)
                 described[os.path.normpath(file.name)] = file
             break
-    files = []
-    for parent, subfolders, names in os.walk(folder, followlinks=True):
-        subfolders[:] = [name for name in subfolders if not name.startswith(".")]
+    files: list[AudioFile] = []
+    above: dict[str, set[str]] = {}  # each folder's real path and those above it: a link to one of them never ends
+
+    def unreadable(error: OSError) -> None:  # a folder that cannot be listed is itself left out, and said so
+        path = Path(error.filename)
+        files.append(AudioFile(path, _printable(path.relative_to(folder))))
+
+    for parent, subfolders, names in os.walk(folder, onerror=unreadable, followlinks=True):
+        above[parent] = above.get(os.path.dirname(parent), set()) | {os.path.realpath(parent)}
+        subfolders[:] = [
+            name
+            for name in subfolders
+            if not name.startswith(".") and os.path.realpath(os.path.join(parent, name)) not in above[parent]
+        ]
         for name in names:
             if name.lower().endswith(AUDIO_ENDINGS) and not name.startswith("."):
                 path = Path(parent, name)
                 relative = path.relative_to(folder)
                 known = described.get(os.path.normpath(relative))
                 caption, metadata = (known.caption, known.metadata) if known else (None, {})
-                files.append(AudioFile(path, relative.as_posix(), caption, metadata))
-    return sorted(files, key=lambda file: file.name)
+                files.append(AudioFile(path, _printable(relative), caption, metadata))
+    return sorted(files, key=lambda file: (file.name, os.fsencode(file.path)))
+
+
+def _printable(path: Path) -> str:
+    """A path's name in Unicode, whatever encoding the file system's names are in."""
+    return os.fsencode(path.as_posix()).decode("utf-8", errors="replace")

@@ -11,7 +11,7 @@ from typing import Any
 
 from ..streams import TokenStream
 from .discovery import AudioFile
-from .records import RECORD_FILE, TokenRecord, write_whole
+from .records import RECORD_FILE, TokenRecord, is_part, write_whole
 from .shards import metadata_json, shard_path
 
 #: files of one shard: what a killed run has to do again
@@ -96,6 +96,7 @@ class TokenizingPlan:
         Raises:
             ValueError: the output holds something else, or was begun with other files or settings.
         """
+        present = list(self.output.iterdir()) if self.output.exists() else []  # before the record is looked for
         if (self.output / RECORD_FILE).is_file():
             begun = TokenRecord.load(self.output)
             differences = self.record.differences(begun)
@@ -105,10 +106,12 @@ class TokenizingPlan:
                     f"{str(self.output)!r} was begun with other settings: {'; '.join(differences[:3])}{more}. Go on "
                     "with the same ones, or give another --output."
                 )
-        elif self.output.exists() and any(self.output.iterdir()):
+        elif not all(map(is_part, present)):
             raise ValueError(f"{str(self.output)!r} is not empty and holds no token dataset; give another --output.")
+        # the record first: what is begun can be gone on with, by this job or another that starts in the same moment
+        self.output.mkdir(parents=True, exist_ok=True)
+        for name, content in ((RECORD_FILE, self.record.to_json()), ("README.md", CARD)):
+            if not (self.output / name).is_file():
+                write_whole(self.output / name, content)
         for folder in ("data", "skipped"):
-            (self.output / folder).mkdir(parents=True, exist_ok=True)
-        if not (self.output / RECORD_FILE).is_file():
-            write_whole(self.output / "README.md", CARD)
-            write_whole(self.output / RECORD_FILE, self.record.to_json())
+            (self.output / folder).mkdir(exist_ok=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import uuid
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -42,6 +43,10 @@ class TokenRecord:
         raise ValueError(
             f"These tokens have no stream {name!r}; they have {[stream.name for stream in self.streams]}."
         )
+
+    @property
+    def num_shards(self) -> int:
+        return -(-self.files["num_files"] // self.files["files_per_shard"])
 
     def to_json(self) -> str:
         content = {
@@ -92,12 +97,28 @@ def _differences(where: str, mine: Any, theirs: Any) -> list[str]:
 
 def write_whole(path: Path, content: str | bytes) -> None:
     """Write a small file so that it appears whole or not at all."""
-    aside = path.with_name(f".{path.name}.{os.getpid()}.part")
+    aside = part_of(path)
     try:
         aside.write_bytes(content.encode() if isinstance(content, str) else content)
         os.replace(aside, path)
     finally:
         aside.unlink(missing_ok=True)
+
+
+def part_of(path: Path) -> Path:
+    """Where a file is written before it is renamed: a name of its own for whoever writes it, on whichever machine."""
+    return path.with_name(f".{path.name}.{uuid.uuid4().hex[:12]}.part")
+
+
+def remove_remains(path: Path) -> None:
+    """Remove what a killed process left of a file that it was writing."""
+    for remains in path.parent.glob(f".{path.name}.*.part"):
+        remains.unlink(missing_ok=True)
+
+
+def is_part(path: Path) -> bool:
+    """Whether a file is what a killed process left of one that it was writing."""
+    return path.name.startswith(".") and path.suffix == ".part"
 
 
 def write_lines(path: Path, rows: Iterable[dict[str, Any]]) -> None:

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from .records import SCHEMA_KEY, TokenRecord
+from .records import SCHEMA_KEY, TokenRecord, part_of
 
 COMPRESSION = "zstd"
 #: rows read at a time: small groups, so that reading one file's tokens never needs many others'
@@ -56,7 +56,7 @@ def write_shard(path: Path, rows: list[dict[str, Any]], record: TokenRecord) -> 
     schema = features.arrow_schema  # with the features in the metadata, as `datasets` reads them
     metadata = {**(schema.metadata or {}), SCHEMA_KEY: record.to_json().encode()}
     table = table.cast(schema).replace_schema_metadata(metadata)
-    aside = path.with_name(f".{path.name}.{os.getpid()}.part")
+    aside = part_of(path)
     try:
         with pq.ParquetWriter(aside, table.schema, compression=COMPRESSION) as writer:
             if len(table):  # an empty row group is more than `datasets` can read
@@ -64,12 +64,6 @@ def write_shard(path: Path, rows: list[dict[str, Any]], record: TokenRecord) -> 
         os.replace(aside, path)
     finally:
         aside.unlink(missing_ok=True)
-
-
-def remove_remains(path: Path) -> None:
-    """Remove what a killed run left of a shard: parts that were never renamed."""
-    for remains in path.parent.glob(f".{path.name}.*.part"):
-        remains.unlink(missing_ok=True)
 
 
 def num_rows(path: Path) -> int:

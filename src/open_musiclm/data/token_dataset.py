@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from .records import RECORD_FILE, TokenRecord
-from .shards import record_of_shard
+from .shards import record_of_shard, shard_path
 
 #: crops of every file in one epoch of a `TokenDataset`
 CROPS_PER_FILE = 100
@@ -150,7 +150,8 @@ class TokenStreamDataset(torch.utils.data.IterableDataset):
             files = [str(shard) for shard in shards]
         else:
             record = TokenRecord.load(dataset_folder(path, revision, shards=False))
-            files = [f"hf://datasets/{path}{f'@{revision}' if revision else ''}/{SHARDS}"]
+            there, number = f"hf://datasets/{path}{f'@{revision}' if revision else ''}", record.num_shards
+            files = [f"{there}/{shard_path(Path(), shard, number).as_posix()}" for shard in range(number)]
         table = load_dataset("parquet", data_files=files, split="train", streaming=True)
         return cls(table, record, shuffle_buffer, seed)
 
@@ -215,10 +216,9 @@ def check_shards(folder: Path) -> tuple[TokenRecord, list[Path]]:
     """A dataset's record and its shards, complete and all made in the same way."""
     record = TokenRecord.load(folder)
     shards = sorted(folder.glob(SHARDS))
-    expected = -(-record.files["num_files"] // record.files["files_per_shard"])
-    if len(shards) != expected:
+    if len(shards) != record.num_shards:
         raise ValueError(
-            f"{str(folder)!r} has {len(shards)} of its {expected} shards. Give `open-musiclm tokenize` the same "
+            f"{str(folder)!r} has {len(shards)} of its {record.num_shards} shards. Give `open-musiclm tokenize` the same "
             "command again: it goes on where it was."
         )
     for shard in shards:

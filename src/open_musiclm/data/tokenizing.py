@@ -11,8 +11,8 @@ from typing import Any
 
 from .decoding import DecodedAudio, SkippedFile, decode_ahead
 from .plan import TokenizingPlan
-from .records import write_lines, write_whole
-from .shards import metadata_json, num_rows, remove_remains, skipped_path, total_duration, write_shard
+from .records import RECORD_FILE, remove_remains, write_lines, write_whole
+from .shards import metadata_json, num_rows, skipped_path, total_duration, write_shard
 from .tokenizer import MusicTokenizer
 
 REPORT_FILE = "report.json"
@@ -25,6 +25,7 @@ def run_tokenizing(
     num_workers: int = 1,
     decode_threads: int = 2,
     progress: bool = True,
+    line: int | None = None,
 ) -> dict[str, Any] | None:
     """Make the shards of one worker that are not there yet.
 
@@ -32,6 +33,7 @@ def run_tokenizing(
         worker, num_workers: which of several workers this is; the union of all is what one alone makes.
         decode_threads: threads that read and resample audio while the networks compute.
         progress: show a bar with files, hours of audio and the real-time factor.
+        line: of the screen, where several workers show their bars on one.
 
     Returns:
         The report of the whole dataset if it is complete now, else `None`.
@@ -43,6 +45,9 @@ def run_tokenizing(
         total=sum(len(plan.files_of(shard)) for shard in shards),
         done=sum(len(plan.files_of(shard)) for shard in set(shards) - set(todo)),
         show=progress,
+        worker=worker,
+        num_workers=num_workers,
+        line=line,
     )
     with bar:
         for shard in todo:
@@ -111,6 +116,8 @@ def write_report(plan: TokenizingPlan) -> dict[str, Any] | None:
     paths = [plan.shard_path(shard) for shard in range(plan.num_shards)]
     if not all(path.is_file() for path in paths):
         return None
+    for name in (RECORD_FILE, "README.md"):
+        remove_remains(plan.output / name)
     skipped = read_skipped(plan.output, plan.num_shards)
     report = {
         "num_files": len(plan.files),
@@ -127,10 +134,18 @@ def write_report(plan: TokenizingPlan) -> dict[str, Any] | None:
 class _ProgressBar:
     """Files, hours of audio, and how many times faster than real time."""
 
-    def __init__(self, total: int, done: int, show: bool):
+    def __init__(self, total: int, done: int, show: bool, worker: int, num_workers: int, line: int | None):
         from tqdm import tqdm
 
-        self.bar = tqdm(total=total, initial=done, unit=" files", disable=None if show else True, dynamic_ncols=True)
+        self.bar = tqdm(
+            desc=f"worker {worker + 1} of {num_workers}" if num_workers > 1 else None,
+            total=total,
+            initial=done,
+            unit=" files",
+            disable=None if show else True,
+            dynamic_ncols=True,
+            position=line,
+        )
         self.started = time.perf_counter()
         self.seconds = 0.0
 

@@ -19,6 +19,7 @@ import torch
 from transformers import TrainerCallback
 
 from ..audio import write_audio
+from ..data.records import write_lines
 from ..reranking import rank_by_clap
 from .prompts import Prompt
 from .synthesis import seed_of_prompt
@@ -40,7 +41,7 @@ class EvaluationCallback(TrainerCallback):
         output_dir: Audio goes to `step-<step>/<number>.flac`, figures to `clap_scores.jsonl`, a line an evaluation.
         length_in_s: Of each clip.
         clap, clap_processor: What scores; by default the pipeline's own, which then also conditions.
-        every: Run at every so-manieth evaluation only.
+        every: Run at every so-manieth evaluation only: with 3 at the third, the sixth, …
         batch_size: Prompts at once.
     """
 
@@ -78,7 +79,7 @@ class EvaluationCallback(TrainerCallback):
 
     def on_evaluate(self, args, state, control, model=None, metrics=None, **kwargs):
         self.num_evaluations += 1
-        if (self.num_evaluations - 1) % self.every:
+        if self.num_evaluations % self.every:
             return
         several = torch.distributed.is_available() and torch.distributed.is_initialized()
         if not state.is_world_process_zero and not several:
@@ -117,8 +118,10 @@ class EvaluationCallback(TrainerCallback):
             "similarities": similarities.tolist(),
             "took_in_s": round(time.perf_counter() - started, 3),
         }
-        with (self.output_dir / "clap_scores.jsonl").open("a", encoding="utf-8") as file:
-            file.write(json.dumps(line) + "\n")
+        record = self.output_dir / "clap_scores.jsonl"
+        lines = [json.loads(text) for text in record.read_text("utf-8").splitlines()] if record.is_file() else []
+        # a run that resumed has been here before
+        write_lines(record, [*(before for before in lines if before["step"] < state.global_step), line])
         return score
 
     @torch.no_grad()

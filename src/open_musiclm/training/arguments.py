@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from typing import Any
 
+import torch
 from transformers import TrainingArguments
 
 from ..configuration import MusicLMStageConfig
@@ -45,6 +46,7 @@ def recommended_training_arguments(
         "remove_unused_columns": False,  # the collator reads whole files
         "ddp_find_unused_parameters": True,  # conditioning streams' heads have no loss
         "prediction_loss_only": False,
+        "dataloader_pin_memory": torch.cuda.is_available(),
         "report_to": "none",
     }
     return TrainingArguments(output_dir=str(output_dir), **{**recommended, **overrides})

@@ -5,10 +5,12 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 import torch
+from huggingface_hub.errors import StrictDataclassError
 
 from ..configuration import MusicLMCoarseConfig, MusicLMFineConfig, MusicLMSemanticConfig
 from ..data.networks import pipeline_folder
@@ -36,10 +38,23 @@ def fresh_stage(
 ) -> MusicLMStageModel:
     """A stage with random weights for these tokens; it records their codebooks' fingerprints."""
     config_class, model_class = STAGE_CLASSES[stage]
-    config = config_class.from_preset(preset, **overrides)
-    config = config_class.from_preset(preset, **{**overrides, "streams": streams_for_stage(record, config)})
+    with explained(config_class, overrides):
+        config = config_class.from_preset(preset, **overrides)
+        config = config_class.from_preset(preset, **{**overrides, "streams": streams_for_stage(record, config)})
     with seeded(seed):
         return model_class(config)
+
+
+@contextmanager
+def explained(config_class: Any, settings: dict[str, Any]) -> Iterator[None]:
+    """What is wrong with settings of a stage's config, as a `ValueError`."""
+    unknown = sorted(set(settings) - {field.name for field in fields(config_class)})
+    if unknown:
+        raise ValueError(f"{', '.join(unknown)}: no such settings of the config of a stage.")
+    try:
+        yield
+    except (TypeError, StrictDataclassError) as error:
+        raise ValueError(f"Settings of the stage's config that do not work, {settings}: {error}") from error
 
 
 def load_base(
@@ -61,8 +76,9 @@ def load_base(
     _, model_class = STAGE_CLASSES[stage]
     if is_pipeline:
         pipeline = pipeline_folder(base, revision, stages=True)
-        return _load(model_class, stage, pipeline / f"{stage}_model", None, overrides), pipeline
-    return _load(model_class, stage, base, revision, overrides), None
+        base, revision, folder = pipeline / f"{stage}_model", None, pipeline
+    with explained(model_class.config_class, overrides):
+        return _load(model_class, stage, base, revision, overrides), folder if is_pipeline else None
 
 
 def _load(model_class, stage: str, where: str | os.PathLike, revision: str | None, overrides: dict[str, Any]):

@@ -1,4 +1,4 @@
-"""A callback that notices a loss which does not move."""
+"""Callbacks: one notices a loss that does not move, one makes the logs of a resumed run those of an undisturbed one."""
 
 from __future__ import annotations
 
@@ -13,6 +13,18 @@ CAUSES = (
     "fingerprints say so if the check was not switched off), the conditioning and the predicted stream come from "
     "different files, or the learning rate is far too low or too high."
 )
+
+
+class LogAtCheckpointsCallback(TrainerCallback):
+    """Logs whenever a checkpoint is saved.
+
+    A logged loss is the mean since the log before, and that mean is not in a checkpoint: without this, the first loss that
+    a resumed run logs covers fewer steps than an undisturbed run's.
+    """
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any):
+        if control.should_save:
+            control.should_log = True
 
 
 class StuckLossCallback(TrainerCallback):

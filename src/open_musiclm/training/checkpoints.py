@@ -29,8 +29,10 @@ def is_complete(checkpoint: Path, num_processes: int = 1) -> bool:
     return True
 
 
-def last_complete_checkpoint(folder: str | os.PathLike, num_processes: int = 1) -> Path | None:
-    """The newest complete checkpoint of a Trainer's output folder, or `None`.
+def last_complete_checkpoint(
+    folder: str | os.PathLike, num_processes: int = 1, before: int | None = None
+) -> Path | None:
+    """The newest complete checkpoint of a Trainer's output folder (before some step), or `None`.
 
     A run killed while it saved leaves a folder that the Trainer itself would try, and fail, to resume from.
     """
@@ -39,6 +41,6 @@ def last_complete_checkpoint(folder: str | os.PathLike, num_processes: int = 1) 
         return None
     steps = {step: path for path in folder.iterdir() if (step := checkpoint_step(path)) is not None}
     for step in sorted(steps, reverse=True):
-        if is_complete(steps[step], num_processes):
+        if (before is None or step < before) and is_complete(steps[step], num_processes):
             return steps[step]
     return None

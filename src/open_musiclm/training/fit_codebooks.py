@@ -61,6 +61,10 @@ class FittingSettings:
             raise ValueError("Codebooks need at least one entry.")
         if not self.num_quantizers and not self.semantic_codebook_size:
             raise ValueError("There is nothing to fit: both quantizers are left out.")
+        if not self.crop_in_s >= 1:
+            raise ValueError(f"Crops must be at least 1 s long, got {self.crop_in_s}.")
+        if self.max_hours is not None and not self.max_hours > 0:
+            raise ValueError(f"The hours of audio must be a positive number, got {self.max_hours}.")
 
 
 class VectorBatches:

@@ -1,9 +1,9 @@
-"""Adapters (LoRA, Hu et al. 2021) on a stage with PEFT: add, save, load, stack, merge.
+"""Adapters (LoRA, Hu et al. 2021) on a stage with PEFT: add, save, load, stack, merge, push.
 
 ```python
 stage = load_lora(stage, "me/jazz-adapter", "me/lofi-adapter", weights=[0.7, 0.5])   # stacked
 stage = merge_lora(stage)                                                            # a plain stage again
-adapted.push_to_hub("me/jazz-adapter")                                               # a PeftModel knows how
+push_lora("tuned/adapter", "me/jazz-adapter")                                        # to the Hub
 ```
 """
 
@@ -11,18 +11,50 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from huggingface_hub import ModelCard
+
 from ..compatibility import check_streams
 from ..data.records import write_whole
+from ..publishing import upload
 from ..streams import TokenStream
 
 #: the linear layers of attention and feed-forward
 TARGETS = ("q_proj", "k_proj", "v_proj", "o_proj", "up_proj", "down_proj")
 STREAMS_FILE = "streams.json"
 STACK = "stack"
+
+CARD = """---
+library_name: peft
+tags:
+- open-musiclm
+- lora
+- music
+- text-to-music
+---
+# An adapter of the {stage} stage
+
+LoRA of rank {rank}, trained with open-musiclm. It changes a stage whose tokens come from these codebooks; another one is
+refused.
+
+| tokens | codebooks × entries | fingerprint |
+|---|---|---|
+{streams}
+
+```python
+from open_musiclm import MusicLMPipeline
+from open_musiclm.training import load_lora, merge_lora
+
+pipeline = MusicLMPipeline.from_pretrained("the pipeline")
+stage = load_lora(pipeline.{stage}_model, "this repository")
+pipeline.register_modules({stage}_model=merge_lora(stage))
+```
+"""
 
 
 def add_lora(stage: Any, rank: int = 16, alpha: float | None = None, dropout: float = 0.0, targets=TARGETS) -> Any:
@@ -54,9 +86,43 @@ def save_lora(model: Any, folder: str | os.PathLike, state_dict: dict[str, Any] 
     Args:
         state_dict: the model's weights, if they have to be gathered first (FSDP).
     """
-    model.save_pretrained(folder, state_dict=state_dict)
+    folder, name = Path(folder), model.active_adapter
+    config = model.peft_config[name]
+    base = config.base_model_name_or_path
+    if base is not None and (not base or Path(base).exists()):
+        config.base_model_name_or_path = None  # a path means nothing on another machine
+    model.save_pretrained(folder, selected_adapters=[name], state_dict=state_dict)
+    if name != "default":  # which PEFT puts into a folder of its own
+        for file in (folder / name).iterdir():
+            file.replace(folder / file.name)
+        (folder / name).rmdir()
     streams = [stream.to_dict() for stream in model.get_base_model().streams]
-    write_whole(Path(folder) / STREAMS_FILE, json.dumps(streams, indent=2) + "\n")
+    write_whole(folder / STREAMS_FILE, json.dumps(streams, indent=2) + "\n")
+    rows = "\n".join(
+        "| {name} | {num_codebooks} × {codebook_size} | `{codebook_fingerprint}` |".format(**s) for s in streams
+    )
+    write_whole(folder / "README.md", CARD.format(stage=streams[-1]["name"], rank=config.r, streams=rows))
+
+
+def push_lora(adapter: Any, repo_id: str, **upload_kwargs: Any) -> Any:
+    """Upload adapters to the Hub, with the record of the codebooks that they were trained on.
+
+    Args:
+        adapter: a folder made by `save_lora` (or by `open-musiclm train --lora`, its `adapter`), or the model.
+        upload_kwargs: `private`, `token`, `revision`, … as of [`open_musiclm.publishing.upload`].
+
+    Returns:
+        The commit.
+    """
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch) / "adapter"
+        if isinstance(adapter, (str, os.PathLike)):
+            if not (Path(adapter) / STREAMS_FILE).is_file():
+                raise ValueError(f"{str(adapter)!r} is no adapter: it holds no {STREAMS_FILE}; `save_lora` makes one.")
+            shutil.copytree(adapter, folder)
+        else:
+            save_lora(adapter, folder)
+        return upload(folder, repo_id, lambda repo: ModelCard.load(folder / "README.md"), **upload_kwargs)
 
 
 def load_lora(stage: Any, *adapters: str | os.PathLike, weights: Sequence[float] | None = None) -> Any:
@@ -78,7 +144,7 @@ def load_lora(stage: Any, *adapters: str | os.PathLike, weights: Sequence[float]
         raise ValueError(f"Got {len(weights)} weights for {len(adapters)} adapters.")
     for adapter in adapters:
         _check_adapter(stage, adapter)
-    names = [f"adapter_{index}" for index in range(len(adapters))]
+    names = ["default", *(f"adapter_{index}" for index in range(1, len(adapters)))]
     model = PeftModel.from_pretrained(stage, str(adapters[0]), adapter_name=names[0])
     for name, adapter in zip(names[1:], adapters[1:], strict=True):
         model.load_adapter(str(adapter), adapter_name=name)

@@ -8,15 +8,19 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from ..data.records import TokenRecord, write_whole
+from transformers import TrainingArguments
+
+from ..data.records import TokenRecord, is_part, write_whole
 from .arguments import PUBLISHED
 
 #: steps of the published checkpoints, for training from nothing
 PUBLISHED_STEPS = {"semantic": 14_000, "coarse": 18_000, "fine": 24_000}
 FINE_TUNING_STEPS = 1000
 RUN_FILE = "run.json"
+#: arguments of the Trainer that the plan itself must decide
+OWN_ARGUMENTS = {"output_dir", "max_steps", "num_train_epochs", "resume_from_checkpoint", "remove_unused_columns"}
 #: may differ when a run is taken up again: they change how long and how it is watched, not what a step does
-FREE = ("steps", "evaluate_every", "save_every", "log_every", "keep_checkpoints", "best", "prompts_file", "prompts",
+FREE = ("steps", "evaluate_every", "save_every", "log_every", "keep_checkpoints", "best", "prompts",
         "prompt_length_in_s", "prompts_every", "output", "device", "num_workers")  # fmt: skip
 
 
@@ -79,7 +83,8 @@ class TrainingPlan:
     def __post_init__(self) -> None:
         if self.stage not in PUBLISHED:
             raise ValueError(f"The stage must be one of {sorted(PUBLISHED)}, got {self.stage!r}.")
-        for name in ("steps", "batch_size", "accumulate", "lora_rank", "evaluate_every", "save_every", "log_every"):
+        for name in ("steps", "batch_size", "accumulate", "lora_rank", "evaluate_every", "save_every", "log_every",
+                     "keep_checkpoints", "prompts_every"):  # fmt: skip
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ValueError(f"`{name}` must be at least 1, got {value}.")
@@ -91,8 +96,19 @@ class TrainingPlan:
             raise ValueError(f"`best` must be 'last', 'loss' or 'clap', got {self.best!r}.")
         if self.best != "last" and not self.evaluates:
             raise ValueError(f"The best checkpoint by {self.best} needs files to evaluate on: hold some out.")
-        if self.best == "clap" and (not self.prompts or self.prompts_every):
+        if self.best == "clap" and (not self.prompts or self.prompts_every not in (None, self.every)):
             raise ValueError("The best checkpoint by clap needs prompts, generated at every evaluation.")
+        if self.prompts and not self.evaluates:
+            raise ValueError("Prompts are generated at evaluations, which need files: hold some out.")
+        if self.prompts_every is not None and self.prompts_every % self.every:
+            raise ValueError(
+                f"Prompts are generated at evaluations, every {self.every} steps: `prompts_every` must be a multiple of "
+                f"that, got {self.prompts_every}."
+            )
+        known = {each.name for each in fields(TrainingArguments)} - OWN_ARGUMENTS
+        unknown = sorted(set(self.arguments) - known)
+        if unknown:
+            raise ValueError(f"{', '.join(unknown)}: no TrainingArguments that can be set here.")
         if self.lora_rank is not None and self.base is None:
             raise ValueError("Adapters need a stage to adapt: give the pipeline or stage they are for.")
         if self.streaming and self.evaluates and self.evaluation_tokens is None:
@@ -125,14 +141,17 @@ class TrainingPlan:
         """Where checkpoints and the record of the run are kept."""
         return Path(self.output) / "training"
 
-    def start(self, record: TokenRecord, is_main_process: bool = True) -> None:
+    def start(self, record: TokenRecord, num_processes: int = 1, is_main_process: bool = True) -> None:
         """Record the run, or check that the one begun in the output is this one.
+
+        Args:
+            num_processes: that share a step; with another number a step would be another.
 
         Raises:
             ValueError: the output holds another run, or something else.
         """
         output, path = Path(self.output), self.folder / RUN_FILE
-        mine = self._critical(record)
+        mine = {**self._critical(record), "num_processes": num_processes}
         if path.is_file():
             begun = json.loads(path.read_text(encoding="utf-8"))
             changed = [
@@ -145,11 +164,15 @@ class TrainingPlan:
                     f"{self.output!r} holds another run: {'; '.join(changed[:3])}. Go on with the same settings, or give "
                     "another output."
                 )
-        elif output.exists() and any(output.iterdir()):
+        elif output.exists() and any(not self._is_begun(entry) for entry in output.iterdir()):
             raise ValueError(f"{self.output!r} is not empty and holds no training run; give another output.")
         elif is_main_process:
             self.folder.mkdir(parents=True, exist_ok=True)
             write_whole(path, json.dumps(mine, indent=2, sort_keys=True) + "\n")
+
+    def _is_begun(self, entry: Path) -> bool:
+        """Whether this is what a run leaves that was killed before it was recorded."""
+        return entry == self.folder and all(map(is_part, entry.iterdir()))
 
     def _critical(self, record: TokenRecord) -> dict[str, Any]:
         mine = {name: value for name, value in asdict(self).items() if name not in FREE}
@@ -159,7 +182,3 @@ class TrainingPlan:
             "codebooks": {stream.name: stream.codebook_fingerprint for stream in record.streams},
         }
         return json.loads(json.dumps(mine, sort_keys=True))
-
-
-def known_fields() -> set[str]:
-    return {each.name for each in fields(TrainingPlan)}

@@ -9,7 +9,7 @@ import warnings
 from pathlib import Path
 from typing import Any
 
-from transformers import Trainer, TrainingArguments
+from transformers import Trainer, TrainerState, TrainingArguments
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
 from ..data.networks import load_networks
@@ -17,8 +17,8 @@ from ..data.records import TokenRecord
 from ..data.token_dataset import TokenDataset, TokenStreamDataset
 from .arguments import recommended_training_arguments
 from .base_stage import fresh_stage, load_base, seeded
-from .callbacks import StuckLossCallback
-from .checkpoints import last_complete_checkpoint
+from .callbacks import LogAtCheckpointsCallback, StuckLossCallback
+from .checkpoints import checkpoint_step, last_complete_checkpoint
 from .checks import check_tokens
 from .crops import CropCollator
 from .finish import finish_run, finished_summary
@@ -44,8 +44,8 @@ def train_stage(plan: TrainingPlan) -> dict[str, Any]:
     stage, pipeline_folder = load_stage(plan, record)
     check_parts(plan, record, evaluation_tokens, stage, pipeline_folder)
     args = training_arguments(plan, stage)
-    with args.main_process_first():
-        plan.start(record, is_main_process=args.process_index == 0)
+    with args.main_process_first(local=False):
+        plan.start(record, args.world_size, is_main_process=args.process_index == 0)
     done = finished_summary(plan)
     if done is not None:
         return done
@@ -59,10 +59,24 @@ def train_stage(plan: TrainingPlan) -> dict[str, Any]:
     if prompts is not None:
         trainer.add_callback(prompts)
     checkpoint = last_complete_checkpoint(plan.folder, args.world_size)
+    trained = checkpoint is not None and (checkpoint_step(checkpoint) or 0) >= plan.num_steps
+    if trained and trainer.is_fsdp_enabled:  # sharded weights are only loaded on the way into training
+        checkpoint, trained = last_complete_checkpoint(plan.folder, args.world_size, before=plan.num_steps), False
     if checkpoint is not None and args.process_index == 0:
         print(f"going on from {checkpoint.name}")
-    trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
+    if checkpoint is not None and trained:
+        take_up_trained(trainer, checkpoint)
+    else:
+        trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
     return finish_run(plan, trainer, record, pipeline_folder)
+
+
+def take_up_trained(trainer: Trainer, checkpoint: Path) -> None:
+    """Stand where a run stood that died between its last step and its result; `train` would do one step more."""
+    trainer._load_from_checkpoint(str(checkpoint))
+    trainer.state = TrainerState.load_from_json(str(checkpoint / "trainer_state.json"))
+    if trainer.args.load_best_model_at_end and trainer.state.best_model_checkpoint is not None:
+        trainer._load_best_model()
 
 
 def load_tokens(plan: TrainingPlan) -> tuple[Any, TokenDataset | None, TokenRecord]:
@@ -142,7 +156,6 @@ def training_arguments(plan: TrainingPlan, stage: Any) -> TrainingArguments:
         fp16=plan.precision == "fp16",
         use_cpu=plan.device == "cpu",
         dataloader_num_workers=plan.num_workers,
-        dataloader_pin_memory=plan.device != "cpu",
     )
     if plan.gradient_checkpointing:
         # transformers 5.23 gave the setting another name
@@ -176,7 +189,7 @@ def make_trainer(
         eval_dataset=evaluation_tokens,
         data_collator=CropCollator(config, outer, plan.seed),
         optimizer_cls_and_kwargs=recommended_optimizer(args),
-        callbacks=[StuckLossCallback(config.predicted_stream.codebook_size)],
+        callbacks=[StuckLossCallback(config.predicted_stream.codebook_size), LogAtCheckpointsCallback()],
         **watched,
     )
     if not os.isatty(2):  # one line a log in a file, no bar
@@ -202,5 +215,5 @@ def prompt_callback(plan: TrainingPlan, pipeline_folder: Path | None, args: Trai
         Path(plan.output) / "samples",
         plan.prompt_length_in_s,
         plan.seed,
-        every=max((plan.prompts_every or plan.every) // plan.every, 1),
+        every=(plan.prompts_every or plan.every) // plan.every,
     )
