@@ -127,7 +127,7 @@ def compiled_steps(head_dim: int, norm_eps: float) -> tuple[Callable, Callable, 
     def rest_of_layer(x: torch.Tensor, attended: torch.Tensor, weights: LayerWeights, past: torch.Tensor | None):
         x = stored(x.float() + product(attended, weights.o_proj))
         inner = product(norm(x, weights.mlp_norm), weights.up_proj)
-        if weights.taps is not None:
+        if weights.taps is not None and past is not None:
             inputs = torch.cat([past, inner.to(past.dtype)[None]])
             inner, past = (inputs.float() * weights.taps.float()).sum(0), inputs[1:]
         value, gate = inner.chunk(2)
@@ -145,7 +145,8 @@ def compiled_steps(head_dim: int, norm_eps: float) -> tuple[Callable, Callable, 
         x, past = rest_of_layer(x, attended, weights, past)
         return product(norm(x.float(), gain), head).to(attended.dtype)[None], past
 
-    return tuple(torch.compile(step, dynamic=False) for step in (first, between, last))
+    compiled = functools.partial(torch.compile, dynamic=False)
+    return compiled(first), compiled(between), compiled(last)
 
 
 def stored(x: torch.Tensor) -> torch.Tensor:
