@@ -13,11 +13,11 @@ from pathlib import Path
 import torch
 from clustering import fit_residual_kmeans, nearest
 from corpus import Corpus
+from measure_codec import report_codec
 from recipe import Recipe
-from torch.nn import functional as F
+from spectral_loss import SpectralLoss
 from training_loop import pick_device, train
 from transformers import EncodecConfig, EncodecModel
-from transformers.audio_utils import mel_filter_bank
 
 COMMITMENT_WEIGHT = 0.2
 CODEBOOK_DECAY = 0.98
@@ -43,36 +43,6 @@ def make_codec(recipe: Recipe) -> EncodecModel:
     if len(codec.quantizer.layers) != num_codebooks:
         raise ValueError(f"the codec has {len(codec.quantizer.layers)} codebooks, but {num_codebooks} are needed")
     return codec
-
-
-class SpectralLoss(torch.nn.Module):
-    """Mean L1 of log-mel spectrograms at several resolutions, plus L1 of the waveform over its own level."""
-
-    def __init__(
-        self, sampling_rate: int, resolutions: tuple[tuple[int, int], ...] = ((2048, 96), (512, 48), (128, 16))
-    ):
-        super().__init__()
-        self.sizes = [size for size, _ in resolutions]
-        for size, num_mels in resolutions:
-            bank = mel_filter_bank(size // 2 + 1, num_mels, 0.0, sampling_rate / 2, sampling_rate, norm=None)
-            self.register_buffer(f"bank_{size}", torch.tensor(bank, dtype=torch.float32))
-            self.register_buffer(f"window_{size}", torch.hann_window(size))
-
-    def forward(self, decoded: torch.Tensor, target: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """(batch, samples) twice → the spectral and the waveform term."""
-        level = target.pow(2).mean(dim=1, keepdim=True).sqrt() + 0.01
-        decoded, target = decoded / level, target / level
-        spectral = decoded.new_zeros(())
-        for size in self.sizes:
-            ours, true = self._log_mel(decoded, size), self._log_mel(target, size)
-            spectral = spectral + (ours - true).abs().mean() / len(self.sizes)
-        return spectral, (decoded - target).abs().mean()
-
-    def _log_mel(self, waveforms: torch.Tensor, size: int) -> torch.Tensor:
-        window = getattr(self, f"window_{size}")
-        stft = torch.stft(waveforms, size, size // 4, window=window, return_complex=True)
-        magnitude = (stft.real.pow(2) + stft.imag.pow(2) + 1e-9).sqrt() / (0.4 * size**0.5)
-        return torch.log(torch.einsum("bft,fm->btm", magnitude, getattr(self, f"bank_{size}")) + 1e-2)
 
 
 @torch.no_grad()
@@ -154,26 +124,5 @@ def train_codec(corpus_folder: Path, work: Path, output: Path, recipe: Recipe) -
             seed=recipe.seed + 5,
             betas=(0.8, 0.99),
         )
-    report_quality(codec.eval(), Corpus(corpus_folder, "heldout", device), criterion)
+    report_codec(codec.eval(), Corpus(corpus_folder, "heldout", device).waveforms(slice(64)))
     codec.save_pretrained(output)
-
-
-@torch.no_grad()
-def report_quality(codec: EncodecModel, corpus: Corpus, criterion: SpectralLoss) -> None:
-    """Print how near decoded held-out clips come: SI-SDR in dB, and the spectral loss."""
-    ratios, spectral = [], []
-    for clips in torch.arange(min(len(corpus), 64)).split(8):
-        target = corpus.waveforms(clips.to(corpus.audio.device))
-        codes = codec.encode(target[:, None], bandwidth=codec.config.target_bandwidths[-1]).audio_codes
-        decoded = codec.decode(codes, [None]).audio_values[:, 0]
-        if decoded.shape != target.shape:
-            raise ValueError(f"decoded audio is {tuple(decoded.shape)}, but the input was {tuple(target.shape)}")
-        scaled = (decoded * target).sum(1, keepdim=True) / target.pow(2).sum(1, keepdim=True) * target
-        error = (decoded - scaled).pow(2).sum(1)
-        ratios.append(10 * torch.log10(scaled.pow(2).sum(1) / error))
-        spectral.append(criterion(decoded, target)[0])
-    values = torch.cat(ratios)
-    print(
-        f"codec, {len(values)} held-out clips: SI-SDR {values.mean():.1f} dB (median {values.median():.1f}); "
-        f"log-mel error {F.relu(torch.stack(spectral)).mean():.3f}"
-    )
