@@ -1,3 +1,5 @@
+import shutil
+
 import numpy as np
 import pytest
 import soundfile
@@ -59,6 +61,37 @@ def test_a_run_that_stopped_goes_on_and_ends_the_same(tmp_path, batch_size):
     assert third.calls == []
 
 
+def test_a_damaged_file_is_made_again(tmp_path):
+    synthesize(Counting(), PROMPTS, tmp_path, 0.5)
+    whole = audio_of(tmp_path)
+    (tmp_path / "p1.flac").write_bytes(b"")
+    (tmp_path / "p3.flac").write_bytes((tmp_path / "p3.flac").read_bytes()[:7])
+    again = Counting()
+    synthesize(again, PROMPTS, tmp_path, 0.5)
+    assert len(again.calls) == 2
+    assert all((audio_of(tmp_path)[name] == audio).all() for name, audio in whole.items())
+
+
+def test_ours_is_another_system_with_another_codec_or_temperature(nets):
+    system = load_system(f"ours={nets / 'pipeline'}")
+    before = system.describe()
+    assert set(before["weights"]) >= {
+        "semantic_model",
+        "coarse_model",
+        "fine_model",
+        "codec",
+        "clap",
+        "clap_quantizer",
+    }
+    assert system.describe() == before
+    system.pipeline.semantic_model.generation_config.temperature = 0.31
+    cooler = system.describe()
+    assert cooler != before
+    with torch.no_grad():
+        next(system.pipeline.codec.parameters()).add_(1e-3)
+    assert system.describe() != cooler
+
+
 def test_records(tmp_path):
     ticks = iter(range(100))
     made = synthesize(Counting(), PROMPTS, tmp_path, 0.5, seed=3, clock=lambda: float(next(ticks)))
@@ -69,6 +102,7 @@ def test_records(tmp_path):
     assert made.real_time_factor == 2.0
     assert made.peak_memory_in_bytes > 2**20
     assert len({r["seed"] for r in made.records.values()}) == 5
+    assert made.computers == (f"cpu, {torch.get_num_threads()} threads",)
     assert seed_of_prompt(3, "p2") != seed_of_prompt(4, "p2")
     assert 0 <= seed_of_prompt(3, "p2") < 2**53
 
@@ -200,3 +234,15 @@ def test_what_is_no_system(tmp_path):
     (tmp_path / "config.json").write_text('{"model_type": "bert", "architectures": ["BertModel"]}')
     with pytest.raises(ValueError, match="no text-to-audio model"):
         load_system(str(tmp_path))
+
+
+@pytest.mark.parametrize("network", ["musicgen", "pipeline"])
+def test_a_model_that_cannot_be_read(nets, tmp_path, network):
+    shutil.copytree(nets / network, tmp_path / "cut")
+    weights = next((tmp_path / "cut").rglob("*.safetensors"))
+    weights.write_bytes(weights.read_bytes()[:100])
+    with pytest.raises(ValueError, match=r"cut' could not be loaded: .+"):
+        load_system(str(tmp_path / "cut"))
+    (tmp_path / "cut" / ("config.json" if network == "musicgen" else "model_index.json")).write_text("{")
+    with pytest.raises(ValueError, match=r"cut' could not be loaded: .+"):
+        load_system(str(tmp_path / "cut"))

@@ -32,7 +32,8 @@ from .presets import Preset, get_preset
 from .prompts import Prompt, Skipped, read_prompts
 from .records import MetricResult, plain
 from .synthesis import Synthesis, synthesize
-from .systems import FolderSystem, MusicLMSystem, NoiseSystem, System, kind_of_system, load_system, system_name
+from .systems import FolderSystem, MusicLMSystem, System, has_own_clap, kind_of_system, load_system, system_name
+from .verdicts import Ranking, Verdict, judge, rank
 
 __all__ = ["Evaluation", "EvaluationSettings", "evaluate_systems"]
 
@@ -95,6 +96,18 @@ class Evaluation:
     notices: tuple[str, ...]
     versions: dict[str, str]
 
+    @property
+    def rankings(self) -> tuple[Ranking, ...]:
+        """The systems and white noise by each metric, the best first."""
+        return rank(self.results, self.comparisons, [system.name for system in self.systems])
+
+    @property
+    def verdicts(self) -> tuple[Verdict, ...]:
+        """Every two systems, and each system against the controls, over all metrics."""
+        names = [system.name for system in self.systems if not system.is_control]
+        noise = next((system.name for system in self.systems if system.is_control), None)
+        return judge(self.comparisons, names, noise)
+
     def as_dict(self) -> dict[str, Any]:
         settings = asdict(self.settings)
         for local in ("output", "device"):  # where it ran changes no figure
@@ -118,6 +131,8 @@ class Evaluation:
                     }
                     for system in self.systems
                 },
+                "verdicts": [verdict.as_dict() for verdict in self.verdicts],
+                "rankings": [ranking.as_dict() for ranking in self.rankings],
                 "results": [result.as_dict() for result in self.results],
                 "comparisons": [comparison.as_dict() for comparison in self.comparisons],
                 "not_measured": self.not_measured,
@@ -128,6 +143,7 @@ class Evaluation:
                         "real_time_factor": synthesis.real_time_factor,
                         "peak_memory_in_bytes": synthesis.peak_memory_in_bytes,
                         "memory_kind": synthesis.memory_kind,
+                        "computers": synthesis.computers,
                         "num_clips": len(synthesis.records),
                     }
                     for name, synthesis in self.performance.items()
@@ -165,9 +181,6 @@ def evaluate_systems(settings: EvaluationSettings, say: Callable[[str], None] = 
     for spec in [*settings.models, *([f"{NOISE}=noise"] if settings.noise else [])]:
         system = load_system(spec, settings.device)
         descriptions[system.name] = system.describe()
-        if isinstance(system, NoiseSystem):
-            system.sampling_rate = max((clip.sampling_rate for s in measured for clip in s.clips.clips), default=24000)
-            descriptions[system.name] = system.describe()
         if isinstance(system, MusicLMSystem):
             own_claps[system.name] = _own_clap(system)
         clips = _clips_of(system, prompts, settings, performance, say)
@@ -245,8 +258,10 @@ def evaluate_systems(settings: EvaluationSettings, say: Callable[[str], None] = 
 
 
 def _listeners(settings: EvaluationSettings) -> list[str]:
-    """The networks that are asked for, as `load_embedder` takes them."""
-    named = (("clap", settings.clap), ("ast", settings.classifier))
+    """The networks that will be needed, as `load_embedder` takes them."""
+    # a model on the Hub may be one of ours and bring a CLAP; what lies here is known
+    brings_clap = any(has_own_clap(spec) or kind_of_system(spec) == "hub" for spec in settings.models)
+    named = (("clap", settings.clap or (None if brings_clap else DEFAULT_CLAP)), ("ast", settings.classifier))
     specs = [f"{kind}:{name}" for kind, name in named if name]
     return specs + ([settings.embedder] if settings.embedder else [])
 
@@ -307,7 +322,22 @@ def _notices(sets: list[ClipSet], prompts: list[Prompt], references: dict, refer
     if len(set(rates.values())) > 1:
         told = ", ".join(f"{name} {rate} Hz" for name, rate in rates.items())
         notices.append(f"The sets have different sampling rates ({told}); all are resampled to the network's rate.")
+    sizes = {part.name: len(part) for part in sets if part is not reference}
+    if len(set(sizes.values())) > 1:
+        told = ", ".join(f"{name} {size}" for name, size in sizes.items())
+        notices.append(
+            f"The systems have different numbers of clips ({told}): FAD falls and Vendi score rises with more. The "
+            "differences between systems are taken on the prompts that both have."
+        )
     if reference is not None:
+        known = {clip.fingerprint for clip in reference.clips}
+        for part in sets:
+            shared = sum(clip.fingerprint in known for clip in part.clips) if part is not reference else 0
+            if shared:
+                notices.append(
+                    f"{shared} of the {len(part)} clips of {part.name} are in the reference too, at distance 0 from it: "
+                    "leave them out of one of the two."
+                )
         notices.append(f"{len(references)} of {len(prompts)} prompts have a reference clip of their own.")
     return notices
 
