@@ -113,12 +113,18 @@ def test_rankings_and_verdicts(done):
         values = [place["value"] for place in ranking["places"]]
         higher = result(report, ranking["metric"], "ours")["higher_is_better"]
         assert values == sorted(values, reverse=higher)
-        assert {place["system"] for place in ranking["places"]} == {"ours", "musicgen", "held-out", "white noise"}
+        ranked = {place["system"] for place in ranking["places"]}
+        assert ranked >= {"ours", "musicgen", "held-out", "white noise"}
+        assert ("ours (prompts shuffled)" in ranked) == (ranking["metric"] == "CLAP score")
     pairs = [(verdict["a"], verdict["b"]) for verdict in report["verdicts"]]
     assert pairs[:3] == [("musicgen", "ours"), ("held-out", "ours"), ("held-out", "musicgen")]
     assert set(pairs[3:]) == {
         (a, b) for a in ("ours", "musicgen", "held-out") for b in (f"{a} (prompts shuffled)", "white noise")
     }
+    assert list(report) == [
+        "format", "versions", "settings", "preset", "prompts", "reference", "systems", "verdicts", "rankings", "results",
+        "comparisons", "not_measured", "skipped", "notices", "performance",
+    ]  # fmt: skip
     assert not re.search(r"\bNaN\b|\bInfinity\b", (output / "report.json").read_text())
 
 
@@ -230,7 +236,9 @@ def test_report_in_a_browser(done, tmp_path):
     assert found["cut"] == []
     assert found["sideways"] == 0
     assert found["best"] >= 5
-    assert found["verdicts"] == [str_of(verdict) for verdict in report["verdicts"]]
+    few = "6 prompts are few: with so few, hardly any difference can be clear."
+    told = [str_of(verdict) for verdict in report["verdicts"]]
+    assert found["verdicts"] == [*told[:3], few, *told[3:]]
     assert [row.split(" ")[0] for row in found["ranking"]] == [
         row["metric"].split(" ")[0] for row in report["rankings"]
     ]
@@ -265,7 +273,8 @@ LISTEN = """
     const durations = ["a", "b"].map((side) => byId("audio-" + side).duration);
     for (const side of ["a", "b"]) byId("audio-" + side).dispatchEvent(new Event("ended"));
     document.querySelectorAll("input[name=rating]")[i % 5].click();
-    seen.push({ prompt: byId("prompt").textContent, durations, locked, next: byId("next").textContent });
+    const focus = document.activeElement.id;
+    seen.push({ prompt: byId("prompt").textContent, durations, locked, focus, next: byId("next").textContent });
     byId("next").click();
   }
   const shown = ["start", "pair", "end"].filter((part) => !byId(part).hidden);
@@ -273,7 +282,12 @@ LISTEN = """
   const original = URL.createObjectURL;
   URL.createObjectURL = (blob) => { saved = blob; return original(blob); };
   byId("download").click();
-  return { seen, shown, saved: await saved.text(), kept: localStorage.length,
+  const answers = await saved.text(), kept = Object.values(localStorage).map((text) => JSON.parse(text).rater);
+  byId("begin").click();
+  const again = Object.keys(state.ratings).length;
+  byId("rater").value = "Bob";
+  byId("begin").click();
+  return { seen, shown, kept, again, bob: Object.keys(state.ratings).length, saved: answers,
            text: document.documentElement.innerText.toLowerCase() };
 """
 
@@ -290,9 +304,11 @@ def test_listening_page_to_wins(done, tmp_path, capsys):
     assert len(found["seen"]) == 6
     for pair in found["seen"]:
         assert pair["locked"]
+        assert pair["focus"] == "audio-a"  # where a keyboard goes on
         assert pair["durations"][0] == pair["durations"][1] in (1.0, 4.0)  # a length would tell
     assert [pair["next"] for pair in found["seen"]] == ["Next"] * 5 + ["Finish"]
     assert found["shown"] == ["end"]
+    assert (found["kept"], found["again"], found["bob"]) == (["Ada L."], 6, 0)  # a second listener starts afresh
     answers = json.loads(found["saved"])
     assert answers["rater"] == "Ada L."
     assert [a["rating"] for a in answers["ratings"]] == [-2, -1, 0, 1, 2, -2]
@@ -430,3 +446,25 @@ def test_presets(scene, nets, tmp_path, preset):
     assert any("the preset's source uses" in warning for warning in fad["warnings"])
     assert report["preset"]["source"].startswith("https://github.com/")
     assert fad["backbone"]["kind"] == "hubert"
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_pipelines_of_diffusers_through_the_command(scene, nets, tmp_path):
+    from evaluation_networks import save_audioldm2, save_stable_audio
+
+    models = [f"stable={save_stable_audio(tmp_path / 's')}", f"audioldm2={save_audioldm2(tmp_path / 'a')}"]
+    args = [
+        "evaluate", "--model", models[0], "--model", models[1], "--prompts", str(scene / "prompts.csv"), "--num-prompts",
+        "2", "--reference", str(scene / "reference"), "--clap", str(nets / "clap"), "--output", str(tmp_path / "out"),
+        *FAST, "--duration", "0.25",
+    ]  # fmt: skip
+    assert main(args) == 0
+    report = json.loads((tmp_path / "out" / "report.json").read_text())
+    assert {name: system["kind"] for name, system in report["systems"].items()} == {
+        "stable": "diffusers", "audioldm2": "diffusers", "white noise": "noise",
+    }  # fmt: skip
+    for system in ("stable", "audioldm2"):
+        assert result(report, "FAD", system)["num_clips"] == 2
+        assert result(report, "FAD", system)["value"] > 0
+        assert report["performance"][system]["real_time_factor"] > 0

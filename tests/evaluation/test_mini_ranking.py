@@ -36,9 +36,12 @@ def check_order(report, page):
         (places,) = [ranking["places"] for ranking in report["rankings"] if ranking["metric"] == metric]
         assert [place["system"] for place in places] == ["held-out", "mini", "white noise"]
         (row,) = re.findall(rf"<tr><td>{metric} ↓</td>.*?</tr>", page)  # and that is what is shown
-        assert re.findall(r"<b>(.*?)</b>", row) == ["held-out", "mini", "white noise"]
+        assert re.findall(r"<[bi]>(.*?)</[bi]>", row) == ["held-out", "mini", "white noise"]
     score = {name: value(report, "CLAP score", name) for name in ("held-out", "mini", "mini (prompts shuffled)")}
     assert score["held-out"] > score["mini"] > score["mini (prompts shuffled)"]
+    (row,) = re.findall(r"<tr><td>CLAP score ↑</td>.*?</tr>", page)
+    shown = [name for name in re.findall(r"<[bi]>(.*?)</[bi]>", row) if name in score]
+    assert shown == ["held-out", "mini", "mini (prompts shuffled)"]
 
 
 def verdict(report, a, b):

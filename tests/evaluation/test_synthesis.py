@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import soundfile
 import torch
+from evaluation_networks import save_audioldm2, save_stable_audio
 
 from open_musiclm.audio import read_metadata
 from open_musiclm.evaluation.prompts import Prompt
@@ -175,37 +176,15 @@ def test_diffusers(tmp_path):
     assert system.describe()["pipeline"] == "StableAudioPipeline"
 
 
-def save_stable_audio(folder):
-    """Stable Audio of random weights."""
-    from diffusers import (
-        AutoencoderOobleck,
-        EDMDPMSolverMultistepScheduler,
-        StableAudioDiTModel,
-        StableAudioPipeline,
-        StableAudioProjectionModel,
-    )
-    from transformers import T5Config, T5EncoderModel, T5Tokenizer
-
-    torch.manual_seed(0)
-    transformer = StableAudioDiTModel(
-        sample_size=64, in_channels=3, num_layers=1, attention_head_dim=4, num_attention_heads=2,
-        num_key_value_attention_heads=2, out_channels=3, cross_attention_dim=4, time_proj_dim=8,
-        global_states_input_dim=8, cross_attention_input_dim=4,
-    )  # fmt: skip
-    vae = AutoencoderOobleck(
-        encoder_hidden_size=6, downsampling_ratios=[1, 2], decoder_channels=3, decoder_input_channels=3, audio_channels=2,
-        channel_multiples=[2, 4], sampling_rate=400,
-    )  # fmt: skip
-    encoder = T5EncoderModel(T5Config(vocab_size=10, d_model=4, d_kv=2, d_ff=8, num_layers=1, num_heads=2))
-    vocabulary = [("<pad>", 0.0), ("</s>", 0.0), ("<unk>", 0.0), ("▁", -2.0), ("▁a", -1.0)]
-    tokenizer = T5Tokenizer(vocab=vocabulary, extra_ids=0, model_max_length=8)
-    projection = StableAudioProjectionModel(text_encoder_dim=4, conditioning_dim=4, min_value=0, max_value=32)
-    pipeline = StableAudioPipeline(
-        vae=vae, text_encoder=encoder, projection_model=projection, tokenizer=tokenizer, transformer=transformer,
-        scheduler=EDMDPMSolverMultistepScheduler(solver_order=2, prediction_type="v_prediction", sigma_data=1.0),
-    )  # fmt: skip
-    pipeline.save_pretrained(folder)
-    return folder
+@pytest.mark.slow  # 200 steps a clip, as AudioLDM2 is published
+def test_audioldm2(tmp_path):
+    system = load_system(f"audioldm2={save_audioldm2(tmp_path)}")
+    (first,), rate = system.generate(["a calm piano"], [1], 0.25)
+    (again,), _ = system.generate(["a calm piano"], [1], 0.25)
+    assert (rate, first.shape) == (4000, (1, 1000))
+    assert np.isfinite(first).all()
+    assert (first == again).all()
+    assert system.describe()["pipeline"] == "AudioLDM2Pipeline"
 
 
 def test_folder_and_names(tmp_path):

@@ -39,6 +39,7 @@ __all__ = ["Evaluation", "EvaluationSettings", "evaluate_systems"]
 
 DEFAULT_CLAP = "laion/clap-htsat-unfused"
 NOISE = "white noise"
+MAX_NOISE_CLIPS = 200  # noise cannot be compressed, and more of it tells nothing more
 
 
 @dataclass(frozen=True)
@@ -98,8 +99,8 @@ class Evaluation:
 
     @property
     def rankings(self) -> tuple[Ranking, ...]:
-        """The systems and white noise by each metric, the best first."""
-        return rank(self.results, self.comparisons, [system.name for system in self.systems])
+        """The systems and the controls by each metric, the best first."""
+        return rank(self.results, self.comparisons)
 
     @property
     def verdicts(self) -> tuple[Verdict, ...]:
@@ -286,6 +287,8 @@ def _clips_of(system: System, prompts: list[Prompt], settings: EvaluationSetting
         renamed = tuple(replace(clip, id=pairs.get(clip.path, clip.id)) for clip in clips.clips)
         say(f"{system.name}: {len(clips)} clips, {len(pairs)} of them belong to a prompt")
         return replace(clips, clips=renamed)
+    if system.name == NOISE:
+        prompts = prompts[:MAX_NOISE_CLIPS]
     folder = Path(settings.output) / "audio" / system.name
     performance[system.name] = synthesize(
         system, prompts, folder, settings.length_in_s, settings.seed, settings.batch_size
@@ -322,7 +325,7 @@ def _notices(sets: list[ClipSet], prompts: list[Prompt], references: dict, refer
     if len(set(rates.values())) > 1:
         told = ", ".join(f"{name} {rate} Hz" for name, rate in rates.items())
         notices.append(f"The sets have different sampling rates ({told}); all are resampled to the network's rate.")
-    sizes = {part.name: len(part) for part in sets if part is not reference}
+    sizes = {part.name: len(part) for part in sets if part is not reference and part.name != NOISE}
     if len(set(sizes.values())) > 1:
         told = ", ".join(f"{name} {size}" for name, size in sizes.items())
         notices.append(

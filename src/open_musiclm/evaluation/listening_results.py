@@ -156,7 +156,7 @@ def write_wins(wins: ListeningWins, output: str) -> Path:
     folder = Path(output)
     write_aside(
         folder / "listening_results.json",
-        json.dumps(plain(asdict(wins)), indent=1, ensure_ascii=False, allow_nan=False) + "\n",
+        json.dumps({"format": 1, **plain(asdict(wins))}, indent=1, ensure_ascii=False, allow_nan=False) + "\n",
     )
     page = folder / "listening_results.html"
     write_aside(page, _page(wins))

@@ -77,14 +77,12 @@ class Verdict:
         return f"{one} is {', '.join(told)}{rest}."
 
 
-def rank(
-    results: Sequence[MetricResult], comparisons: Sequence[Comparison], systems: Sequence[str]
-) -> tuple[Ranking, ...]:
-    """One ranking a metric that has a better direction and at least two figures."""
+def rank(results: Sequence[MetricResult], comparisons: Sequence[Comparison]) -> tuple[Ranking, ...]:
+    """One ranking a metric that has a better direction and at least two different figures."""
     found = []
     for metric in dict.fromkeys(result.metric for result in results):
-        rows = [r for r in results if r.metric == metric and r.system in systems and math.isfinite(r.value)]
-        if len(rows) < 2 or rows[0].higher_is_better is None:
+        rows = [r for r in results if r.metric == metric and math.isfinite(r.value)]
+        if len({result.value for result in rows}) < 2 or rows[0].higher_is_better is None:
             continue
         rows.sort(
             key=lambda result: result.value, reverse=bool(rows[0].higher_is_better)

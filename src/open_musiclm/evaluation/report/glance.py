@@ -13,6 +13,7 @@ from .tables import ARROWS, number
 __all__ = ["ranking_table", "verdict_list"]
 
 MOST_PAIRS = 10
+FEW = 20
 SIGNS = {
     True: ("▸", "clearly ahead of"),
     False: ("≈", "not clearly ahead of"),
@@ -35,6 +36,11 @@ def verdict_list(evaluation: Evaluation) -> str:
         for a, b in combinations(names, 2)
         if frozenset((a, b)) not in known
     ]
+    most = max((comparison.num_clips for comparison in evaluation.comparisons), default=FEW)
+    if most < FEW:
+        told.append(
+            f'<li class="none">{most} prompts are few: with so few, hardly any difference can be clear.</li>'
+        )
     parts = [f'<ul class="verdicts">{"".join(told)}</ul>'] if told else []
     if controls:
         items = "".join(_item(verdict) for verdict in controls)
@@ -45,11 +51,13 @@ def verdict_list(evaluation: Evaluation) -> str:
 def ranking_table(evaluation: Evaluation) -> str:
     """A row a metric: the systems from the best to the worst, with a sign between neighbours."""
     directions = {result.metric: result.higher_is_better for result in evaluation.results}
+    names = {system.name for system in evaluation.systems if not system.is_control}
     rows = []
     for ranking in evaluation.rankings:
         parts = []
         for place in ranking.places:
-            parts.append(f'<span class="place"><b>{escape(place.system)}</b> {number(place.value)}</span>')
+            kind = "b" if place.system in names else "i"
+            parts.append(f'<span class="place"><{kind}>{escape(place.system)}</{kind}> {number(place.value)}</span>')
             if place is not ranking.places[-1]:
                 sign, meaning = SIGNS[place.clear]
                 parts.append(f'<span class="sign" title="{meaning}">{sign}</span>')
