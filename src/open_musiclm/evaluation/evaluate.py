@@ -321,7 +321,9 @@ def _same_ear(clap: ClapEmbedder, own_claps: dict[str, ClapEmbedder]) -> tuple[s
 
 def _notices(sets: list[ClipSet], prompts: list[Prompt], references: dict, reference: ClipSet | None) -> list[str]:
     notices = [notice for part in sets for notice in part.notices]
-    rates = {part.name: max(clip.sampling_rate for clip in part.clips) for part in sets if part.clips}
+    rates = {
+        part.name: max(clip.sampling_rate for clip in part.clips) for part in sets if part.clips and part.name != NOISE
+    }
     if len(set(rates.values())) > 1:
         told = ", ".join(f"{name} {rate} Hz" for name, rate in rates.items())
         notices.append(f"The sets have different sampling rates ({told}); all are resampled to the network's rate.")
