@@ -19,3 +19,11 @@ def nets(tmp_path_factory):
     save_musicgen(root / "musicgen")
     tiny_pipeline().save_pretrained(root / "pipeline")
     return root
+
+
+@pytest.fixture(scope="session")
+def scene(tmp_path_factory):
+    """Folder of prompts, references and held-out clips; see `evaluation_scene`."""
+    from evaluation_scene import make_scene
+
+    return make_scene(tmp_path_factory.mktemp("scene"))

@@ -124,6 +124,86 @@ def save_musicgen(folder, seed: int = 0) -> str:
     return str(folder)
 
 
+def save_stable_audio(folder):
+    """Stable Audio of random weights."""
+    from diffusers import (
+        AutoencoderOobleck,
+        EDMDPMSolverMultistepScheduler,
+        StableAudioDiTModel,
+        StableAudioPipeline,
+        StableAudioProjectionModel,
+    )
+    from transformers import T5Config, T5EncoderModel, T5Tokenizer
+
+    torch.manual_seed(0)
+    transformer = StableAudioDiTModel(
+        sample_size=64, in_channels=3, num_layers=1, attention_head_dim=4, num_attention_heads=2,
+        num_key_value_attention_heads=2, out_channels=3, cross_attention_dim=4, time_proj_dim=8,
+        global_states_input_dim=8, cross_attention_input_dim=4,
+    )  # fmt: skip
+    vae = AutoencoderOobleck(
+        encoder_hidden_size=6, downsampling_ratios=[1, 2], decoder_channels=3, decoder_input_channels=3, audio_channels=2,
+        channel_multiples=[2, 4], sampling_rate=400,
+    )  # fmt: skip
+    encoder = T5EncoderModel(T5Config(vocab_size=10, d_model=4, d_kv=2, d_ff=8, num_layers=1, num_heads=2))
+    vocabulary = [("<pad>", 0.0), ("</s>", 0.0), ("<unk>", 0.0), ("▁", -2.0), ("▁a", -1.0)]
+    tokenizer = T5Tokenizer(vocab=vocabulary, extra_ids=0, model_max_length=8)
+    projection = StableAudioProjectionModel(text_encoder_dim=4, conditioning_dim=4, min_value=0, max_value=32)
+    pipeline = StableAudioPipeline(
+        vae=vae, text_encoder=encoder, projection_model=projection, tokenizer=tokenizer, transformer=transformer,
+        scheduler=EDMDPMSolverMultistepScheduler(solver_order=2, prediction_type="v_prediction", sigma_data=1.0),
+    )  # fmt: skip
+    pipeline.save_pretrained(folder)
+    return folder
+
+
+def save_audioldm2(folder):
+    """AudioLDM2 of random weights: CLAP and T5, GPT-2, U-Net, VAE, vocoder."""
+    from diffusers import (
+        AudioLDM2Pipeline,
+        AudioLDM2ProjectionModel,
+        AudioLDM2UNet2DConditionModel,
+        AutoencoderKL,
+        DDIMScheduler,
+    )
+    from transformers import (
+        GPT2Config,
+        GPT2LMHeadModel,
+        SpeechT5HifiGan,
+        SpeechT5HifiGanConfig,
+        T5Config,
+        T5EncoderModel,
+        T5Tokenizer,
+    )
+
+    clap, processor = tiny_clap(0)
+    torch.manual_seed(0)
+    unet = AudioLDM2UNet2DConditionModel(
+        sample_size=16, in_channels=4, out_channels=4, block_out_channels=(8, 16), layers_per_block=1, norm_num_groups=8,
+        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"), up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
+        attention_head_dim=4, cross_attention_dim=((None, 8, 16), (None, 8, 16)),
+    )  # fmt: skip
+    vae = AutoencoderKL(
+        in_channels=1, out_channels=1, block_out_channels=(8, 16), norm_num_groups=8, latent_channels=4,
+        down_block_types=("DownEncoderBlock2D",) * 2, up_block_types=("UpDecoderBlock2D",) * 2,
+    )  # fmt: skip
+    language = GPT2LMHeadModel(GPT2Config(vocab_size=16, n_embd=8, n_head=2, n_layer=1, n_positions=64))
+    language.config.max_new_tokens = 4
+    vocoder = SpeechT5HifiGanConfig(
+        model_in_dim=8, sampling_rate=4000, upsample_initial_channel=8, upsample_rates=[4, 4],
+        upsample_kernel_sizes=[8, 8], resblock_kernel_sizes=[3], resblock_dilation_sizes=[[1, 3]], normalize_before=False,
+    )  # fmt: skip
+    vocabulary = [("<pad>", 0.0), ("</s>", 0.0), ("<unk>", 0.0), ("▁", -2.0), ("▁a", -1.0)]
+    AudioLDM2Pipeline(
+        vae=vae, unet=unet, text_encoder=clap, language_model=language, vocoder=SpeechT5HifiGan(vocoder),
+        text_encoder_2=T5EncoderModel(T5Config(vocab_size=10, d_model=16, d_kv=4, d_ff=16, num_layers=1, num_heads=2)),
+        projection_model=AudioLDM2ProjectionModel(clap.config.projection_dim, 16, 8),
+        tokenizer=processor.tokenizer, feature_extractor=processor.feature_extractor, scheduler=DDIMScheduler(),
+        tokenizer_2=T5Tokenizer(vocab=vocabulary, extra_ids=0, model_max_length=8),
+    ).save_pretrained(folder)  # fmt: skip
+    return folder
+
+
 def chord(frequency: float, length_in_s: float = 2.0, rate: int = 8000, tempo: float = 120.0) -> np.ndarray:
     """(samples,) a plucked chord on every beat."""
     time = np.arange(round(length_in_s * rate)) / rate

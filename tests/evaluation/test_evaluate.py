@@ -9,51 +9,14 @@ import pytest
 import soundfile
 from browser import needs_browser, run_in_browser, screenshot
 from evaluation_networks import chord
+from evaluation_scene import FAST, command, without_timing
 
 from open_musiclm.audio import write_audio
 from open_musiclm.cli import main
 from open_musiclm.evaluation import embedding_cache, evaluate, systems
 from open_musiclm.evaluation.frechet import frechet_distance
 from open_musiclm.evaluation.kernel import kernel_audio_distance
-
-NUM_PROMPTS = 6
-FAST = [
-    "--duration",
-    "1",
-    "--num-resamples",
-    "200",
-    "--num-set-resamples",
-    "20",
-    "--num-examples",
-    "2",
-    "--device",
-    "cpu",
-]
-
-
-@pytest.fixture(scope="module")
-def scene(nets, tmp_path_factory):
-    """Prompts, their references and held-out clips; the networks as systems."""
-    root = tmp_path_factory.mktemp("scene")
-    rows = ["id,prompt,reference,tempo,key"]
-    for i in range(NUM_PROMPTS + 2):
-        (root / "reference").mkdir(exist_ok=True)
-        write_audio(root / "reference" / f"ref {i}.wav", chord(110 * 2 ** (i / 12), 4.0), 8000)
-    for i in range(NUM_PROMPTS):
-        (root / "held-out").mkdir(exist_ok=True)
-        write_audio(root / "held-out" / f"p{i}.flac", chord(110 * 2 ** ((i + 0.1) / 12), 4.0), 8000)
-        word = ["calm", "<b>bold</b>", "slow", "bright", "fast", "“minor”"][i]
-        rows.append(f'p{i},"a {word} piano, take {i}",ref {i}.wav,{120 if i else ""},{"A major" if i == 1 else ""}')
-    (root / "prompts.csv").write_text("\n".join(rows) + "\n", encoding="utf-8")
-    return root
-
-
-def command(scene, nets, output, *more):
-    return [
-        "evaluate", "--model", f"ours={nets / 'pipeline'}", "--model", f"musicgen={nets / 'musicgen'}",
-        "--model", f"held-out={scene / 'held-out'}", "--prompts", str(scene / "prompts.csv"),
-        "--reference", str(scene / "reference"), "--classifier", str(nets / "ast"), "--output", str(output), *FAST, *more,
-    ]  # fmt: skip
+from open_musiclm.evaluation.verdicts import Verdict
 
 
 @pytest.fixture(scope="module")
@@ -144,11 +107,50 @@ def test_comparisons(done):
     assert pair["difference"] == pytest.approx(expected)
 
 
-def without_timing(output):
-    report = json.loads((output / "report.json").read_text(encoding="utf-8"))
-    page = (output / "report.html").read_text(encoding="utf-8")
-    assert report.pop("performance")
-    return report, re.sub(r'<section id="performance">.*?</section>', "", page, flags=re.DOTALL)
+def test_rankings_and_verdicts(done):
+    output, report = done
+    for ranking in report["rankings"]:
+        values = [place["value"] for place in ranking["places"]]
+        higher = result(report, ranking["metric"], "ours")["higher_is_better"]
+        assert values == sorted(values, reverse=higher)
+        ranked = {place["system"] for place in ranking["places"]}
+        assert ranked >= {"ours", "musicgen", "held-out", "white noise"}
+        assert ("ours (prompts shuffled)" in ranked) == (ranking["metric"] == "CLAP score")
+    pairs = [(verdict["a"], verdict["b"]) for verdict in report["verdicts"]]
+    assert pairs[:3] == [("musicgen", "ours"), ("held-out", "ours"), ("held-out", "musicgen")]
+    assert set(pairs[3:]) == {
+        (a, b) for a in ("ours", "musicgen", "held-out") for b in (f"{a} (prompts shuffled)", "white noise")
+    }
+    assert list(report) == [
+        "format", "versions", "settings", "preset", "prompts", "reference", "systems", "verdicts", "rankings", "results",
+        "comparisons", "not_measured", "skipped", "notices", "performance",
+    ]  # fmt: skip
+    assert not re.search(r"\bNaN\b|\bInfinity\b", (output / "report.json").read_text())
+
+
+def test_the_order_of_prompts_changes_no_figure(done, scene, nets, tmp_path):
+    whole, report = done
+    header, *rows = (scene / "prompts.csv").read_text(encoding="utf-8").splitlines()
+    (tmp_path / "prompts.csv").write_text("\n".join([header, *rows[::-1]]) + "\n", encoding="utf-8")
+    for folder in ("audio", "embeddings"):
+        shutil.copytree(whole / folder, tmp_path / "out" / folder)
+    args = command(scene, nets, tmp_path / "out", "--prompts", str(tmp_path / "prompts.csv"))
+    assert main(args) == 0
+    other = json.loads((tmp_path / "out" / "report.json").read_text(encoding="utf-8"))
+    assert other["prompts"] == report["prompts"][::-1]
+    for part in ("verdicts", "rankings", "results", "comparisons"):
+        assert other[part] == report[part]
+
+
+def test_a_damaged_embedding_is_made_again(done, scene, nets, tmp_path):
+    whole, _ = done
+    for folder in ("audio", "embeddings"):
+        shutil.copytree(whole / folder, tmp_path / folder)
+    one, two, *_ = sorted((tmp_path / "embeddings").glob("*.npy"))
+    one.write_bytes(b"")
+    two.write_bytes(two.read_bytes()[:100])
+    assert main(command(scene, nets, tmp_path)) == 0
+    assert without_timing(tmp_path) == without_timing(whole)
 
 
 class Stop(Exception):
@@ -198,9 +200,14 @@ def test_page_loads_nothing_and_escapes_prompts(done):
     assert "&lt;b&gt;bold&lt;/b&gt;" in page
 
 
+def str_of(verdict):
+    fields = {k: tuple(v) if isinstance(v, list) else v for k, v in verdict.items() if k != "better"}
+    return str(Verdict(**fields))
+
+
 @needs_browser
 def test_report_in_a_browser(done, tmp_path):
-    output, _ = done
+    output, report = done
     script = """
       const wait = async (test) => { for (let i = 0; i < 600 && !test(); i += 1) await sleep(100); };
       const players = [...document.querySelectorAll("audio")];
@@ -219,16 +226,24 @@ def test_report_in_a_browser(done, tmp_path):
         sideways: document.documentElement.scrollWidth - document.documentElement.clientWidth,
         headings: [...document.querySelectorAll("h2")].map((h) => h.textContent),
         best: [...document.querySelectorAll("#summary .best")].length,
+        verdicts: [...document.querySelectorAll("#glance li")].map((item) => item.textContent),
+        ranking: [...document.querySelectorAll("#glance .ranking tr")].map((row) => row.textContent),
       };"""
     found = run_in_browser(output / "report.html", script, tmp_path)
-    assert found["durations"] == [4.0, 1.0, 1.0, 4.0, 1.0] * 2  # the reference and four systems, two prompts
-    assert found["pictures"] == 10
+    assert found["durations"] == [4.0, 1.0, 1.0, 4.0] * 2  # the reference and three systems, two prompts
+    assert found["pictures"] == 8
     assert found["plots"] == 8
     assert found["cut"] == []
     assert found["sideways"] == 0
     assert found["best"] >= 5
+    few = "6 prompts are few: with so few, hardly any difference can be clear."
+    told = [str_of(verdict) for verdict in report["verdicts"]]
+    assert found["verdicts"] == [*told[:3], few, *told[3:]]
+    assert [row.split(" ")[0] for row in found["ranking"]] == [
+        row["metric"].split(" ")[0] for row in report["rankings"]
+    ]
     assert found["headings"] == [
-        "At a glance", "Figures", "Differences between systems", "Listen", "Speed and memory", "Settings and records",
+        "At a glance", "All figures", "Plots", "Differences between systems", "Listen", "Speed and memory", "Settings and records",
     ]  # fmt: skip
     narrow = run_in_browser(
         output / "report.html", "return document.documentElement.scrollWidth;", tmp_path, width=500
@@ -258,7 +273,8 @@ LISTEN = """
     const durations = ["a", "b"].map((side) => byId("audio-" + side).duration);
     for (const side of ["a", "b"]) byId("audio-" + side).dispatchEvent(new Event("ended"));
     document.querySelectorAll("input[name=rating]")[i % 5].click();
-    seen.push({ prompt: byId("prompt").textContent, durations, locked, next: byId("next").textContent });
+    const focus = document.activeElement.id;
+    seen.push({ prompt: byId("prompt").textContent, durations, locked, focus, next: byId("next").textContent });
     byId("next").click();
   }
   const shown = ["start", "pair", "end"].filter((part) => !byId(part).hidden);
@@ -266,7 +282,12 @@ LISTEN = """
   const original = URL.createObjectURL;
   URL.createObjectURL = (blob) => { saved = blob; return original(blob); };
   byId("download").click();
-  return { seen, shown, saved: await saved.text(), kept: localStorage.length,
+  const answers = await saved.text(), kept = Object.values(localStorage).map((text) => JSON.parse(text).rater);
+  byId("begin").click();
+  const again = Object.keys(state.ratings).length;
+  byId("rater").value = "Bob";
+  byId("begin").click();
+  return { seen, shown, kept, again, bob: Object.keys(state.ratings).length, saved: answers,
            text: document.documentElement.innerText.toLowerCase() };
 """
 
@@ -283,9 +304,11 @@ def test_listening_page_to_wins(done, tmp_path, capsys):
     assert len(found["seen"]) == 6
     for pair in found["seen"]:
         assert pair["locked"]
-        assert all(d in (1.0, 4.0) for d in pair["durations"])
+        assert pair["focus"] == "audio-a"  # where a keyboard goes on
+        assert pair["durations"][0] == pair["durations"][1] in (1.0, 4.0)  # a length would tell
     assert [pair["next"] for pair in found["seen"]] == ["Next"] * 5 + ["Finish"]
     assert found["shown"] == ["end"]
+    assert (found["kept"], found["again"], found["bob"]) == (["Ada L."], 6, 0)  # a second listener starts afresh
     answers = json.loads(found["saved"])
     assert answers["rater"] == "Ada L."
     assert [a["rating"] for a in answers["ratings"]] == [-2, -1, 0, 1, 2, -2]
@@ -327,6 +350,16 @@ class TestBadInput:
         ):
             prompts = ["--prompts", wrong] if option == "--preset" else []
             self.fails(capsys, said, command(scene, nets, tmp_path / "out", option, value, *prompts))
+        assert not (tmp_path / "out").exists()
+
+    def test_the_default_clap_is_looked_for_before_anything_is_generated(self, nets, tmp_path, capsys, monkeypatch):
+        monkeypatch.setattr(evaluate, "DEFAULT_CLAP", str(tmp_path / "no clap"))
+        (tmp_path / "prompts.txt").write_text("a\nb\n")
+        args = [
+            "evaluate", "--model", f"musicgen={nets / 'musicgen'}", "--prompts", str(tmp_path / "prompts.txt"), "--output",
+            str(tmp_path / "out"), *FAST,
+        ]  # fmt: skip
+        self.fails(capsys, "no clap' could not be loaded as clap", args)
         assert not (tmp_path / "out").exists()
 
     def test_one_clip_in_the_reference(self, scene, nets, tmp_path, capsys):
@@ -413,3 +446,25 @@ def test_presets(scene, nets, tmp_path, preset):
     assert any("the preset's source uses" in warning for warning in fad["warnings"])
     assert report["preset"]["source"].startswith("https://github.com/")
     assert fad["backbone"]["kind"] == "hubert"
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_pipelines_of_diffusers_through_the_command(scene, nets, tmp_path):
+    from evaluation_networks import save_audioldm2, save_stable_audio
+
+    models = [f"stable={save_stable_audio(tmp_path / 's')}", f"audioldm2={save_audioldm2(tmp_path / 'a')}"]
+    args = [
+        "evaluate", "--model", models[0], "--model", models[1], "--prompts", str(scene / "prompts.csv"), "--num-prompts",
+        "2", "--reference", str(scene / "reference"), "--clap", str(nets / "clap"), "--output", str(tmp_path / "out"),
+        *FAST, "--duration", "0.25",
+    ]  # fmt: skip
+    assert main(args) == 0
+    report = json.loads((tmp_path / "out" / "report.json").read_text())
+    assert {name: system["kind"] for name, system in report["systems"].items()} == {
+        "stable": "diffusers", "audioldm2": "diffusers", "white noise": "noise",
+    }  # fmt: skip
+    for system in ("stable", "audioldm2"):
+        assert result(report, "FAD", system)["num_clips"] == 2
+        assert result(report, "FAD", system)["value"] > 0
+        assert report["performance"][system]["real_time_factor"] > 0

@@ -1,7 +1,11 @@
 import json
 
+import numpy as np
 import pytest
 
+from open_musiclm.audio import write_audio
+from open_musiclm.evaluation.clips import scan_clips
+from open_musiclm.evaluation.listening import _matched
 from open_musiclm.evaluation.listening_results import Rating, count_wins, read_results, write_wins
 
 
@@ -23,6 +27,22 @@ def result_file(tmp_path, name, ratings, test="t1"):
     answers = [{"pair": f"pair-{i:03d}", "rating": rating} for i, rating in enumerate(ratings)]
     path.write_text(json.dumps({"format": 1, "test": test, "rater": name, "ratings": answers}))
     return str(path)
+
+
+def test_clips_of_a_pair_have_one_length_and_level(tmp_path):
+    rng = np.random.default_rng(0)
+    write_audio(tmp_path / "loud.wav", rng.standard_normal((2, 40000)) * 0.2, 16000)
+    write_audio(tmp_path / "quiet.wav", rng.standard_normal(8000) * 0.02, 8000)
+    write_audio(tmp_path / "silent.wav", np.zeros(8000), 8000)
+    clips = scan_clips(tmp_path, "x").by_id()
+    (a, rate_a), (b, rate_b) = _matched(clips["loud"], clips["quiet"])
+    assert (rate_a, rate_b) == (16000, 8000)
+    assert len(a) / rate_a == len(b) / rate_b == 1.0
+    levels = [np.sqrt(np.mean(x.astype(np.float64) ** 2)) for x in (a, b)]
+    assert levels == pytest.approx([0.02, 0.02], rel=0.05)
+    (a, _), (b, _) = _matched(clips["loud"], clips["silent"])
+    assert np.abs(a).max() > 0.2
+    assert not b.any()
 
 
 def test_sides_are_unblinded(tmp_path):

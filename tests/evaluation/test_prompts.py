@@ -46,10 +46,13 @@ def test_json_lines_and_musiccaps_columns(tmp_path):
         ("a.csv", "title,length\nx,1\n", "columns length, title, none of them prompt, caption, text"),
         ("a.jsonl", "{broken", "is no JSON"),
         ("a.pdf", "x", "ends in '.pdf'"),
+        ("a.txt", b"caf\xe9\n", "a.txt' is not UTF-8 .byte 3"),
+        ("a.csv", b"prompt\ncaf\xe9\n", "a.csv' is not UTF-8"),
+        ("a.csv", "prompt\n" + "x" * 200_000, "a.csv' is no CSV: field larger"),
     ],
 )
 def test_bad_files(tmp_path, name, content, said):
-    (tmp_path / name).write_text(content)
+    (tmp_path / name).write_bytes(content if isinstance(content, bytes) else content.encode())
     with pytest.raises(ValueError, match=said):
         read_prompts(str(tmp_path / name))
 
@@ -57,3 +60,26 @@ def test_bad_files(tmp_path, name, content, said):
 def test_missing_file(tmp_path):
     with pytest.raises(ValueError, match="there is no prompt file"):
         read_prompts(str(tmp_path / "none.txt"))
+
+
+def test_ids_become_names_that_every_file_system_takes(tmp_path):
+    file = tmp_path / "prompts.jsonl"
+    ids = [".hidden", "..", "a/b", "x" * 300, "x" * 301, "音" * 90]
+    file.write_text("".join(json.dumps({"id": name, "prompt": "a"}) + "\n" for name in ids), encoding="utf-8")
+    prompts, skipped = read_prompts(str(file))
+    assert [prompt.id for prompt in prompts][:3] == ["_hidden", "_.", "a_b"]
+    assert all(len(prompt.id.encode()) <= 100 for prompt in prompts)
+    assert len({prompt.id for prompt in prompts}) == 6
+    assert not skipped
+
+
+def test_tempo_and_key(tmp_path):
+    file = tmp_path / "prompts.jsonl"
+    rows = [
+        {"prompt": "a waltz in F# Minor"}, {"prompt": "drums, 100 bpm", "tempo": "nan"}, {"prompt": "drums", "tempo": -3},
+        {"prompt": "a song in a minor key"},
+    ]  # fmt: skip
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    prompts, _ = read_prompts(str(file))
+    assert [prompt.tempo for prompt in prompts] == [None, 100.0, None, None]
+    assert [prompt.key for prompt in prompts] == [Key(6, "minor"), None, None, None]

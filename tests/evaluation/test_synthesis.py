@@ -1,7 +1,10 @@
+import shutil
+
 import numpy as np
 import pytest
 import soundfile
 import torch
+from evaluation_networks import save_audioldm2, save_stable_audio
 
 from open_musiclm.audio import read_metadata
 from open_musiclm.evaluation.prompts import Prompt
@@ -59,6 +62,37 @@ def test_a_run_that_stopped_goes_on_and_ends_the_same(tmp_path, batch_size):
     assert third.calls == []
 
 
+def test_a_damaged_file_is_made_again(tmp_path):
+    synthesize(Counting(), PROMPTS, tmp_path, 0.5)
+    whole = audio_of(tmp_path)
+    (tmp_path / "p1.flac").write_bytes(b"")
+    (tmp_path / "p3.flac").write_bytes((tmp_path / "p3.flac").read_bytes()[:7])
+    again = Counting()
+    synthesize(again, PROMPTS, tmp_path, 0.5)
+    assert len(again.calls) == 2
+    assert all((audio_of(tmp_path)[name] == audio).all() for name, audio in whole.items())
+
+
+def test_ours_is_another_system_with_another_codec_or_temperature(nets):
+    system = load_system(f"ours={nets / 'pipeline'}")
+    before = system.describe()
+    assert set(before["weights"]) >= {
+        "semantic_model",
+        "coarse_model",
+        "fine_model",
+        "codec",
+        "clap",
+        "clap_quantizer",
+    }
+    assert system.describe() == before
+    system.pipeline.semantic_model.generation_config.temperature = 0.31
+    cooler = system.describe()
+    assert cooler != before
+    with torch.no_grad():
+        next(system.pipeline.codec.parameters()).add_(1e-3)
+    assert system.describe() != cooler
+
+
 def test_records(tmp_path):
     ticks = iter(range(100))
     made = synthesize(Counting(), PROMPTS, tmp_path, 0.5, seed=3, clock=lambda: float(next(ticks)))
@@ -69,6 +103,7 @@ def test_records(tmp_path):
     assert made.real_time_factor == 2.0
     assert made.peak_memory_in_bytes > 2**20
     assert len({r["seed"] for r in made.records.values()}) == 5
+    assert made.computers == (f"cpu, {torch.get_num_threads()} threads",)
     assert seed_of_prompt(3, "p2") != seed_of_prompt(4, "p2")
     assert 0 <= seed_of_prompt(3, "p2") < 2**53
 
@@ -141,37 +176,15 @@ def test_diffusers(tmp_path):
     assert system.describe()["pipeline"] == "StableAudioPipeline"
 
 
-def save_stable_audio(folder):
-    """Stable Audio of random weights."""
-    from diffusers import (
-        AutoencoderOobleck,
-        EDMDPMSolverMultistepScheduler,
-        StableAudioDiTModel,
-        StableAudioPipeline,
-        StableAudioProjectionModel,
-    )
-    from transformers import T5Config, T5EncoderModel, T5Tokenizer
-
-    torch.manual_seed(0)
-    transformer = StableAudioDiTModel(
-        sample_size=64, in_channels=3, num_layers=1, attention_head_dim=4, num_attention_heads=2,
-        num_key_value_attention_heads=2, out_channels=3, cross_attention_dim=4, time_proj_dim=8,
-        global_states_input_dim=8, cross_attention_input_dim=4,
-    )  # fmt: skip
-    vae = AutoencoderOobleck(
-        encoder_hidden_size=6, downsampling_ratios=[1, 2], decoder_channels=3, decoder_input_channels=3, audio_channels=2,
-        channel_multiples=[2, 4], sampling_rate=400,
-    )  # fmt: skip
-    encoder = T5EncoderModel(T5Config(vocab_size=10, d_model=4, d_kv=2, d_ff=8, num_layers=1, num_heads=2))
-    vocabulary = [("<pad>", 0.0), ("</s>", 0.0), ("<unk>", 0.0), ("▁", -2.0), ("▁a", -1.0)]
-    tokenizer = T5Tokenizer(vocab=vocabulary, extra_ids=0, model_max_length=8)
-    projection = StableAudioProjectionModel(text_encoder_dim=4, conditioning_dim=4, min_value=0, max_value=32)
-    pipeline = StableAudioPipeline(
-        vae=vae, text_encoder=encoder, projection_model=projection, tokenizer=tokenizer, transformer=transformer,
-        scheduler=EDMDPMSolverMultistepScheduler(solver_order=2, prediction_type="v_prediction", sigma_data=1.0),
-    )  # fmt: skip
-    pipeline.save_pretrained(folder)
-    return folder
+@pytest.mark.slow  # 200 steps a clip, as AudioLDM2 is published
+def test_audioldm2(tmp_path):
+    system = load_system(f"audioldm2={save_audioldm2(tmp_path)}")
+    (first,), rate = system.generate(["a calm piano"], [1], 0.25)
+    (again,), _ = system.generate(["a calm piano"], [1], 0.25)
+    assert (rate, first.shape) == (4000, (1, 1000))
+    assert np.isfinite(first).all()
+    assert (first == again).all()
+    assert system.describe()["pipeline"] == "AudioLDM2Pipeline"
 
 
 def test_folder_and_names(tmp_path):
@@ -200,3 +213,15 @@ def test_what_is_no_system(tmp_path):
     (tmp_path / "config.json").write_text('{"model_type": "bert", "architectures": ["BertModel"]}')
     with pytest.raises(ValueError, match="no text-to-audio model"):
         load_system(str(tmp_path))
+
+
+@pytest.mark.parametrize("network", ["musicgen", "pipeline"])
+def test_a_model_that_cannot_be_read(nets, tmp_path, network):
+    shutil.copytree(nets / network, tmp_path / "cut")
+    weights = next((tmp_path / "cut").rglob("*.safetensors"))
+    weights.write_bytes(weights.read_bytes()[:100])
+    with pytest.raises(ValueError, match=r"cut' could not be loaded: .+"):
+        load_system(str(tmp_path / "cut"))
+    (tmp_path / "cut" / ("config.json" if network == "musicgen" else "model_index.json")).write_text("{")
+    with pytest.raises(ValueError, match=r"cut' could not be loaded: .+"):
+        load_system(str(tmp_path / "cut"))

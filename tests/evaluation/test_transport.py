@@ -34,6 +34,21 @@ def test_small_regularization_does_not_under_or_overflow():
     assert sinkhorn_cost([0.3, 0.7], [0.5, 0.5], costs, 0.005) == pytest.approx(2.0, abs=1e-6)  # exp(-2000) is 0
 
 
+def test_histograms_of_tokens_match_pot():
+    rng = np.random.default_rng(6)
+    for _ in range(5):
+        a, b = rng.integers(0, 40, 125), rng.choice(rng.choice(40, 9, replace=False), 125)
+        weights = [np.bincount(tokens, minlength=40) / 125 for tokens in (a, b)]
+        present = [np.flatnonzero(weight) for weight in weights]
+        costs = ot.dist(CENTROIDS[present[0]], CENTROIDS[present[1]], metric="euclidean")
+        ours = [weight[tokens] for weight, tokens in zip(weights, present, strict=True)]
+        theirs = ot.sinkhorn2(
+            *ours, costs, 0.05 * costs.mean(), method="sinkhorn_log", numItermax=200_000, stopThr=1e-13
+        )
+        assert histogram_transport_cost(a, b, CENTROIDS, 0.05, 1e-12) == pytest.approx(float(theirs), abs=1e-6)
+        assert histogram_transport_cost(a, b, CENTROIDS) >= ot.emd2(*ours, costs) - 1e-9
+
+
 tokens = st.lists(st.integers(0, 39), min_size=1, max_size=30)
 
 

@@ -94,6 +94,9 @@ def run(args: argparse.Namespace) -> int:
     for name in ("num_prompts", "batch_size", "num_resamples", "num_set_resamples", "num_pairs"):
         if getattr(args, name) is not None and getattr(args, name) < 1:
             raise ValueError(f"--{name.replace('_', '-')} must be at least 1, got {getattr(args, name)}.")
+    for name, least in (("seed", 0), ("num_examples", 0), ("num_memorization_examples", 2)):
+        if getattr(args, name) < least:
+            raise ValueError(f"--{name.replace('_', '-')} must be at least {least}, got {getattr(args, name)}.")
     if args.listening_results:
         return _listening_results(args)
     quiet_libraries()
@@ -141,6 +144,8 @@ def _evaluate(args: argparse.Namespace) -> int:
         print(f"* {warning}")
     for skipped in evaluation.skipped:
         print(f"skipped {skipped.what}: {skipped.why}")
+    for verdict in evaluation.verdicts:
+        print(verdict)
     print(f"{page}\n{record}")
     if args.listening_test:
         from ..evaluation.listening import write_listening_test

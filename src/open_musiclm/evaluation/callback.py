@@ -22,6 +22,7 @@ from ..audio import write_audio
 from ..data.records import write_lines
 from ..reranking import rank_by_clap
 from .prompts import Prompt
+from .records import plain
 from .synthesis import seed_of_prompt
 
 __all__ = ["EvaluationCallback"]
@@ -121,7 +122,7 @@ class EvaluationCallback(TrainerCallback):
         record = self.output_dir / "clap_scores.jsonl"
         lines = [json.loads(text) for text in record.read_text("utf-8").splitlines()] if record.is_file() else []
         # a run that resumed has been here before
-        write_lines(record, [*(before for before in lines if before["step"] < state.global_step), line])
+        write_lines(record, [*(before for before in lines if before["step"] < state.global_step), plain(line)])
         return score
 
     @torch.no_grad()

@@ -16,6 +16,7 @@ from .statistics import bootstrap_mean, half_sample_interval, holm, paired_sign_
 __all__ = ["Comparison", "adjust", "compare_distances", "compare_means", "rng_for"]
 
 MIN_PAIRS = 4
+SWAPS_A_RIVALRY = 40
 
 
 @dataclass(frozen=True)
@@ -81,6 +82,7 @@ def compare_distances(
     num_pairs: int,
     seed: int,
     num_resamples: int = 100,
+    num_rivalries: int = 1,
 ) -> Comparison | None:
     """Compares two distances to one reference.
 
@@ -88,6 +90,8 @@ def compare_distances(
         distance: Takes indices into the clips of `a` (0 … num_pairs − 1) followed by those of `b` (num_pairs …), in one
             order of prompts, and returns the distance of that set.
         num_pairs: Prompts that both systems have.
+        num_rivalries: Pairs of systems that Holm's correction will be over. The smallest p-value that sampled swaps can
+            give is 1 / (swaps + 1), and this many times that must still be clearly below 0.05.
     """
     if num_pairs < MIN_PAIRS:
         return None
@@ -109,7 +113,7 @@ def compare_distances(
         b=b.system,
         difference=value,
         interval=half_sample_interval(difference, num_pairs, value, rng, num_resamples),
-        p_value=paired_swap_test(swapped, num_pairs, rng, num_resamples),
+        p_value=paired_swap_test(swapped, num_pairs, rng, max(num_resamples, SWAPS_A_RIVALRY * num_rivalries)),
         test="paired swap permutation of clips",
         num_clips=num_pairs,
         better=_better(a, b, value),

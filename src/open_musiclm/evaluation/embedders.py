@@ -209,10 +209,15 @@ def load_embedder(spec: str, device: str = "cpu") -> ClapEmbedder | HubertEmbedd
         if not number.isdigit():
             raise ValueError(f"{spec!r} names no layer; write hubert:{name}#7, or #7/frames to keep every frame.")
         return HubertEmbedder.from_pretrained(name, int(number), pooling or "mean", revision or None, device)
-    except OSError as error:
+    except ValueError:
+        raise
+    except Exception as error:  # whatever readers of files raise: a missing part, a cut file, no network
+        here = Path(name).is_dir()
+        why = "that folder holds no such network that can be read" if here else "it is no folder here, nor on the Hub"
+        said = (str(error).splitlines() or [type(error).__name__])[0]
         raise ValueError(
-            f"{name!r} could not be loaded as {kind}: {str(error).splitlines()[0]} Give a folder with its weights, or a "
-            "Hub id that can be reached."
+            f"{name!r} could not be loaded as {kind}: {why} ({said}). Give a folder with its weights, or a Hub id that can "
+            "be reached."
         ) from error
 
 

@@ -56,8 +56,9 @@ class EmbeddingCache:
         results = []
         for clip in tqdm(clips, desc=description, unit="clip", leave=False, disable=None):
             file = self.folder / f"{made_of}-{clip.fingerprint}.npy" if self.folder else None
-            if file is not None and file.is_file():
-                results.append(np.load(file, allow_pickle=False))
+            kept = _load(file) if file is not None else None
+            if kept is not None:
+                results.append(kept)
                 continue
             rows = self._run_clip(network, backbone, windowing, clip)
             if file is not None:
@@ -83,3 +84,11 @@ class EmbeddingCache:
             rows.append(made.reshape(-1, made.shape[-1]))
             start += len(same)
         return np.concatenate(rows[1:]) if len(rows) > 1 else rows[0]
+
+
+def _load(file: Path) -> np.ndarray | None:
+    """A kept array; None if there is none, or it cannot be read (a disk that was full, a crash of the machine)."""
+    try:
+        return np.load(file, allow_pickle=False)
+    except (OSError, ValueError, EOFError):
+        return None

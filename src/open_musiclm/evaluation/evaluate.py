@@ -32,12 +32,14 @@ from .presets import Preset, get_preset
 from .prompts import Prompt, Skipped, read_prompts
 from .records import MetricResult, plain
 from .synthesis import Synthesis, synthesize
-from .systems import FolderSystem, MusicLMSystem, NoiseSystem, System, kind_of_system, load_system, system_name
+from .systems import FolderSystem, MusicLMSystem, System, has_own_clap, kind_of_system, load_system, system_name
+from .verdicts import Ranking, Verdict, judge, rank
 
 __all__ = ["Evaluation", "EvaluationSettings", "evaluate_systems"]
 
 DEFAULT_CLAP = "laion/clap-htsat-unfused"
 NOISE = "white noise"
+MAX_NOISE_CLIPS = 200  # noise cannot be compressed, and more of it tells nothing more
 
 
 @dataclass(frozen=True)
@@ -95,6 +97,18 @@ class Evaluation:
     notices: tuple[str, ...]
     versions: dict[str, str]
 
+    @property
+    def rankings(self) -> tuple[Ranking, ...]:
+        """The systems and the controls by each metric, the best first."""
+        return rank(self.results, self.comparisons)
+
+    @property
+    def verdicts(self) -> tuple[Verdict, ...]:
+        """Every two systems, and each system against the controls, over all metrics."""
+        names = [system.name for system in self.systems if not system.is_control]
+        noise = next((system.name for system in self.systems if system.is_control), None)
+        return judge(self.comparisons, names, noise)
+
     def as_dict(self) -> dict[str, Any]:
         settings = asdict(self.settings)
         for local in ("output", "device"):  # where it ran changes no figure
@@ -118,6 +132,8 @@ class Evaluation:
                     }
                     for system in self.systems
                 },
+                "verdicts": [verdict.as_dict() for verdict in self.verdicts],
+                "rankings": [ranking.as_dict() for ranking in self.rankings],
                 "results": [result.as_dict() for result in self.results],
                 "comparisons": [comparison.as_dict() for comparison in self.comparisons],
                 "not_measured": self.not_measured,
@@ -128,6 +144,7 @@ class Evaluation:
                         "real_time_factor": synthesis.real_time_factor,
                         "peak_memory_in_bytes": synthesis.peak_memory_in_bytes,
                         "memory_kind": synthesis.memory_kind,
+                        "computers": synthesis.computers,
                         "num_clips": len(synthesis.records),
                     }
                     for name, synthesis in self.performance.items()
@@ -165,9 +182,6 @@ def evaluate_systems(settings: EvaluationSettings, say: Callable[[str], None] = 
     for spec in [*settings.models, *([f"{NOISE}=noise"] if settings.noise else [])]:
         system = load_system(spec, settings.device)
         descriptions[system.name] = system.describe()
-        if isinstance(system, NoiseSystem):
-            system.sampling_rate = max((clip.sampling_rate for s in measured for clip in s.clips.clips), default=24000)
-            descriptions[system.name] = system.describe()
         if isinstance(system, MusicLMSystem):
             own_claps[system.name] = _own_clap(system)
         clips = _clips_of(system, prompts, settings, performance, say)
@@ -245,8 +259,10 @@ def evaluate_systems(settings: EvaluationSettings, say: Callable[[str], None] = 
 
 
 def _listeners(settings: EvaluationSettings) -> list[str]:
-    """The networks that are asked for, as `load_embedder` takes them."""
-    named = (("clap", settings.clap), ("ast", settings.classifier))
+    """The networks that will be needed, as `load_embedder` takes them."""
+    # a model on the Hub may be one of ours and bring a CLAP; what lies here is known
+    brings_clap = any(has_own_clap(spec) or kind_of_system(spec) == "hub" for spec in settings.models)
+    named = (("clap", settings.clap or (None if brings_clap else DEFAULT_CLAP)), ("ast", settings.classifier))
     specs = [f"{kind}:{name}" for kind, name in named if name]
     return specs + ([settings.embedder] if settings.embedder else [])
 
@@ -271,6 +287,8 @@ def _clips_of(system: System, prompts: list[Prompt], settings: EvaluationSetting
         renamed = tuple(replace(clip, id=pairs.get(clip.path, clip.id)) for clip in clips.clips)
         say(f"{system.name}: {len(clips)} clips, {len(pairs)} of them belong to a prompt")
         return replace(clips, clips=renamed)
+    if system.name == NOISE:
+        prompts = prompts[:MAX_NOISE_CLIPS]
     folder = Path(settings.output) / "audio" / system.name
     performance[system.name] = synthesize(
         system, prompts, folder, settings.length_in_s, settings.seed, settings.batch_size
@@ -303,11 +321,28 @@ def _same_ear(clap: ClapEmbedder, own_claps: dict[str, ClapEmbedder]) -> tuple[s
 
 def _notices(sets: list[ClipSet], prompts: list[Prompt], references: dict, reference: ClipSet | None) -> list[str]:
     notices = [notice for part in sets for notice in part.notices]
-    rates = {part.name: max(clip.sampling_rate for clip in part.clips) for part in sets if part.clips}
+    rates = {
+        part.name: max(clip.sampling_rate for clip in part.clips) for part in sets if part.clips and part.name != NOISE
+    }
     if len(set(rates.values())) > 1:
         told = ", ".join(f"{name} {rate} Hz" for name, rate in rates.items())
         notices.append(f"The sets have different sampling rates ({told}); all are resampled to the network's rate.")
+    sizes = {part.name: len(part) for part in sets if part is not reference and part.name != NOISE}
+    if len(set(sizes.values())) > 1:
+        told = ", ".join(f"{name} {size}" for name, size in sizes.items())
+        notices.append(
+            f"The systems have different numbers of clips ({told}): FAD falls and Vendi score rises with more. The "
+            "differences between systems are taken on the prompts that both have."
+        )
     if reference is not None:
+        known = {clip.fingerprint for clip in reference.clips}
+        for part in sets:
+            shared = sum(clip.fingerprint in known for clip in part.clips) if part is not reference else 0
+            if shared:
+                notices.append(
+                    f"{shared} of the {len(part)} clips of {part.name} are in the reference too, at distance 0 from it: "
+                    "leave them out of one of the two."
+                )
         notices.append(f"{len(references)} of {len(prompts)} prompts have a reference clip of their own.")
     return notices
 

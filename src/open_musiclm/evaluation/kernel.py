@@ -9,6 +9,7 @@ from .arrays import as_embeddings, check_same_dimension
 __all__ = ["ClipKernels", "kernel_audio_distance", "median_distance"]
 
 SCALE = 100.0
+MAX_ITEMS = 5000  # of a set whose median distance is taken
 ROWS_AT_ONCE = 2048  # of a distance matrix, to bound memory
 
 
@@ -21,8 +22,9 @@ def kernel_audio_distance(generated, reference, bandwidth: float) -> float:
     Args:
         generated: (N, D), N ≥ 2.
         reference: (M, D), M ≥ 2.
-        bandwidth: Width of the kernel. The paper and kadtk take the median distance within the reference set; see
-            :func:`median_distance`. One bandwidth must serve all systems that are compared.
+        bandwidth: Width of the kernel; see :func:`median_distance`. The evaluation takes the median distance within the
+            reference set, so that one bandwidth serves all systems that are compared. kadtk (8bda71d) takes that within
+            the evaluated set, another one for each system.
     """
     x = as_embeddings(generated, "generated")
     y = as_embeddings(reference, "reference")
@@ -68,7 +70,7 @@ class ClipKernels:
         return SCALE * float(within + self.within_reference - 2.0 * between)
 
 
-def median_distance(embeddings, max_items: int = 5000, rng: np.random.Generator | None = None) -> float:
+def median_distance(embeddings, max_items: int = MAX_ITEMS, rng: np.random.Generator | None = None) -> float:
     """Median Euclidean distance over all pairs of a set (N, D).
 
     Args:

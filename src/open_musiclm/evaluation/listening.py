@@ -13,6 +13,9 @@ from importlib.resources import files
 from itertools import combinations
 from pathlib import Path
 
+import numpy as np
+
+from .clips import Clip, load_waveform
 from .comparisons import rng_for
 from .evaluate import Evaluation
 from .report.page import embedded_audio, write_aside
@@ -28,7 +31,8 @@ def write_listening_test(evaluation: Evaluation, num_pairs: int = 20) -> Path:
 
     The pairs of systems take turns over prompts in a random order, so that each pair of systems is heard as often as
     the others, and no prompt twice before all were heard once. Sides are tossed evenly: of the pairs of two systems,
-    each system is A in half. White noise is not asked about.
+    each system is A in half. White noise is not asked about. The clips of a pair are mono, of one length and equally
+    loud, so that neither a length nor a level tells the systems apart.
 
     Args:
         num_pairs: Pairs on the page; fewer if there are not so many.
@@ -60,10 +64,12 @@ def write_listening_test(evaluation: Evaluation, num_pairs: int = 20) -> Path:
         turn = met[(one, two)] = met.get((one, two), -1) + 1
         a, b = (one, two) if (turn + first_side[(one, two)]) % 2 == 0 else (two, one)
         pair = f"pair-{len(pairs) + 1:03d}"
-        audio = {side: embedded_audio(clips[name][prompt.id]) for side, name in (("a", a), ("b", b))}
+        sounds = _matched(clips[a][prompt.id], clips[b][prompt.id])
+        audio = {side: embedded_audio(*sound) for side, sound in zip("ab", sounds, strict=True)}
         pairs.append({"id": pair, "prompt": prompt.text, **audio})
         key[pair] = {"prompt_id": prompt.id, "prompt": prompt.text, "a": a, "b": b}
-    test_id = hashlib.sha256(json.dumps([pairs, key], sort_keys=True).encode()).hexdigest()[:12]
+    # of the pairs alone: a hash of the key, too, could be tried out until it gave the sides away
+    test_id = hashlib.sha256(json.dumps(pairs, sort_keys=True).encode()).hexdigest()[:12]
     output = Path(evaluation.settings.output)
     write_aside(
         output / KEY_NAME,
@@ -71,6 +77,19 @@ def write_listening_test(evaluation: Evaluation, num_pairs: int = 20) -> Path:
     )
     write_aside(output / PAGE_NAME, _page(test_id, pairs))
     return output / PAGE_NAME
+
+
+def _matched(a: Clip, b: Clip) -> list[tuple[np.ndarray, int]]:
+    """Two clips, each with its rate, cut to the shorter one, the louder one brought down to the RMS of the other."""
+    length_in_s = min(a.length_in_s, b.length_in_s)
+    waveforms = [load_waveform(clip)[: round(length_in_s * clip.sampling_rate)] for clip in (a, b)]
+    levels = [float(np.sqrt(np.mean(np.square(waveform, dtype=np.float64)))) for waveform in waveforms]
+    target = min(levels)
+    # silence is no level to bring anything down to
+    gains = [target / level if target > 1e-4 else 1.0 for level in levels]
+    return [
+        (waveform * gain, clip.sampling_rate) for waveform, gain, clip in zip(waveforms, gains, (a, b), strict=True)
+    ]
 
 
 def _page(test_id: str, pairs: list[dict]) -> str:

@@ -155,7 +155,8 @@ def write_wins(wins: ListeningWins, output: str) -> Path:
     """Writes listening_results.json and listening_results.html; returns the page's path."""
     folder = Path(output)
     write_aside(
-        folder / "listening_results.json", json.dumps(plain(asdict(wins)), indent=1, ensure_ascii=False) + "\n"
+        folder / "listening_results.json",
+        json.dumps({"format": 1, **plain(asdict(wins))}, indent=1, ensure_ascii=False, allow_nan=False) + "\n",
     )
     page = folder / "listening_results.html"
     write_aside(page, _page(wins))

@@ -10,7 +10,7 @@ import numpy as np
 from .comparisons import Comparison, compare_distances, pairs_of, rng_for
 from .embedders import Embedder
 from .frechet import Gaussian, frechet_infinity
-from .kernel import SCALE, ClipKernels, median_distance
+from .kernel import MAX_ITEMS, SCALE, ClipKernels, median_distance
 from .measured import Context, MeasuredSystem, missing_result
 from .presets import fit_windowing
 from .records import MetricResult, too_few_warnings
@@ -89,13 +89,16 @@ def measure_distances(
     comparisons = []
     for metric in ("FAD", "KAD"):
         measured = [result for result in results if result.metric == metric and result.system in embedded]
-        for a, b in pairs_of(measured):
+        rivalries = pairs_of(measured)
+        for a, b in rivalries:
             common = [clip for clip in embedded[a.system] if clip in embedded[b.system]]
             pool = [embedded[name][clip] for name in (a.system, b.system) for clip in common]
             if not common:
                 continue
             distance = _set_distance(metric, pool, target, target_gaussian, bandwidth)
-            found = compare_distances(a, b, distance, len(common), context.seed, context.num_set_resamples)
+            found = compare_distances(
+                a, b, distance, len(common), context.seed, context.num_set_resamples, len(rivalries)
+            )
             comparisons += [found] if found else []
     return results, comparisons
 
@@ -115,7 +118,8 @@ def _frechet(context: Context, clips, target: Gaussian, record: dict, warnings: 
 def _kernel(context: Context, clips, target, bandwidth: float, record: dict, warnings: tuple) -> MetricResult:
     settings = {
         "bandwidth": bandwidth,
-        "bandwidth_rule": "median distance between windows of the reference set",
+        "bandwidth_rule": "median distance between windows of the reference set"
+        + (f", {MAX_ITEMS} of them drawn" if len(target) > MAX_ITEMS else ""),
         "kernel": "Gaussian",
         "scale": SCALE,
         "estimator": "unbiased",

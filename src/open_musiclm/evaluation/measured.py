@@ -58,7 +58,8 @@ def mean_result(
     """Record of a figure that is the mean of one value a clip, with its bootstrap interval."""
     ids = tuple(sorted(values))
     per_clip = np.array([values[clip] for clip in ids], dtype=np.float64)
-    warnings = tuple(record.pop("warnings", ())) + too_few_warnings("mean", len(ids))
+    warnings = tuple(record.pop("warnings", ()))
+    warnings += too_few_warnings("mean", len(ids)) if ids else ("no clip is long enough for it",)
     interval = None
     if len(ids) >= 2 and np.isfinite(per_clip).all():
         interval = bootstrap_mean(per_clip, rng_for(context.seed, metric, system), context.num_resamples)

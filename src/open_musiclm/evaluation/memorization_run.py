@@ -78,7 +78,7 @@ def run_memorization(
     )
     folder = Path(output)
     folder.mkdir(parents=True, exist_ok=True)
-    write_aside(folder / "memorization.json", json.dumps(record, indent=1, ensure_ascii=False) + "\n")
+    write_aside(folder / "memorization.json", json.dumps(record, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
     write_aside(folder / "memorization.html", _page(system.name, results, notes))
     told = [
         f"prompt of {r.prompt_length:3d} tokens: exact {r.exact_share:.4f}, approximate {r.approximate_share:.4f} "

@@ -84,6 +84,9 @@ PRESETS = {
         deviations=(
             "CLAP score: of a clip longer than 10 s the source takes a random 10 s; here it is the first 10 s.",
             "Resampling is by soxr; the source uses julius.",
+            "Audio is rounded through 16-bit integers before CLAP; the source does not round it.",
+            "Means are over clips; the source's are over windows and frames, the same for clips of one length.",
+            "A reference is not cut to the generated clip's length, as the source has it; give clips of one length.",
         ),
     ),
     "fadtk": Preset(
@@ -101,6 +104,7 @@ PRESETS = {
         },
         deviations=(
             "Resampling is by soxr; the source uses torchaudio's sinc_interp_kaiser.",
+            "FAD∞ of fewer windows than 501 starts at a quarter of them; the source draws 500 from them all the same.",
             "KAD, KL divergence, CLAP score and chroma are not the source's; they are as in the default preset.",
         ),
     ),

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import csv
+import hashlib
+import io
 import json
+import math
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +19,8 @@ TEXT_COLUMNS = ("prompt", "caption", "text")
 ID_COLUMNS = ("id", "ytid")
 REFERENCE_COLUMNS = ("reference", "audio", "file_name", "path")
 TEMPO_IN_TEXT = re.compile(r"(\d{2,3}(?:\.\d+)?)\s*(?:bpm|beats per minute|beats a minute)", re.IGNORECASE)
-KEY_IN_TEXT = re.compile(r"\b(?:key of|in) ([A-G](?:#|♯|b|♭| sharp| flat)?)[ -](major|minor)\b")
+KEY_IN_TEXT = re.compile(r"\b(?:key of|in) ([A-G](?:#|♯|b|♭| sharp| flat)?)[ -]((?i:major|minor))\b")
+MAX_NAME = 100  # of a file; file systems stop at 255 bytes
 
 
 @dataclass(frozen=True)
@@ -64,15 +68,21 @@ def read_prompts(path: str, num_prompts: int | None = None) -> tuple[list[Prompt
     if not file.is_file():
         raise ValueError(f"there is no prompt file {path!r}; give a .txt, .csv or .jsonl file, or `musiccaps`.")
     kind = file.suffix.lower()
-    if kind == ".csv":
-        with file.open(newline="", encoding="utf-8-sig") as stream:
-            rows = list(csv.DictReader(stream))
-    elif kind in (".jsonl", ".json"):
-        rows = _json_rows(file)
-    elif kind in (".txt", ""):
-        rows = [{"prompt": line} for line in file.read_text(encoding="utf-8-sig").splitlines()]
-    else:
+    if kind not in (".csv", ".jsonl", ".json", ".txt", ""):
         raise ValueError(f"{path!r} ends in {kind!r}; prompts are read from .txt, .csv and .jsonl files.")
+    try:
+        text = file.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path!r} is not UTF-8 (byte {error.start}: {error.reason}); save it as UTF-8.") from error
+    try:
+        if kind == ".csv":
+            rows = list(csv.DictReader(io.StringIO(text, newline="")))
+        elif kind in (".jsonl", ".json"):
+            rows = _json_rows(file.name, text.strip())
+        else:
+            rows = [{"prompt": line} for line in text.splitlines()]
+    except csv.Error as error:
+        raise ValueError(f"{path!r} is no CSV: {error}.") from error
     return _prompts_of(rows, str(file.name), num_prompts)
 
 
@@ -96,18 +106,17 @@ def read_musiccaps(num_prompts: int | None = None) -> tuple[list[Prompt], list[S
     return _prompts_of(rows, "MusicCaps", num_prompts)
 
 
-def _json_rows(file: Path) -> list[dict]:
-    text = file.read_text(encoding="utf-8-sig").strip()
+def _json_rows(name: str, text: str) -> list[dict]:
     try:
         if text.startswith("["):
             rows = json.loads(text)
         else:
             rows = [json.loads(line) if line.strip() else {} for line in text.splitlines()]
     except json.JSONDecodeError as error:
-        raise ValueError(f"{file.name} is no JSON: {error}.") from error
+        raise ValueError(f"{name} is no JSON: {error}.") from error
     rows = [{"prompt": row} if isinstance(row, str) else row for row in rows]
     if not all(isinstance(row, dict) for row in rows):
-        raise ValueError(f"{file.name} must hold one object (or one text) a line.")
+        raise ValueError(f"{name} must hold one object (or one text) a line.")
     return rows
 
 
@@ -139,7 +148,7 @@ def _prompts_of(rows: list[dict], source: str, num_prompts: int | None) -> tuple
         if num_prompts is not None and len(prompts) == num_prompts:
             break
     if not prompts:
-        raise ValueError(f"{source} has no prompt: {len(skipped)} empty lines.")
+        raise ValueError(f"{source} has no prompt: {len(skipped)} empty lines. Write a prompt a line.")
     return prompts, skipped
 
 
@@ -148,16 +157,22 @@ def _first(row: dict, columns: tuple[str, ...]):
 
 
 def _file_name(name: str) -> str:
-    return re.sub(r"[^\w.-]", "_", name) or "_"
+    """A name that every file system takes and that is not hidden."""
+    plain = re.sub(r"[^\w.-]", "_", name)
+    if len(plain.encode()) > MAX_NAME:
+        plain = f"{plain[: MAX_NAME // 4]}_{hashlib.sha256(name.encode()).hexdigest()[:16]}"
+    return f"_{plain[1:]}" if plain[:1] in ("", ".") else plain
 
 
 def _tempo(row: dict, text: str) -> float | None:
     given = row.get("tempo") or row.get("tempo_in_bpm") or row.get("bpm")
     if given:
         try:
-            return float(given)
+            number = float(given)
         except (TypeError, ValueError):
-            pass  # a word ("fast"), which asks for no number
+            number = math.nan  # a word ("fast"), which asks for no number
+        if math.isfinite(number) and number > 0:
+            return number
     found = TEMPO_IN_TEXT.search(text)
     return float(found.group(1)) if found else None
 

@@ -123,7 +123,10 @@ def wilcoxon_test(differences) -> float:
 
     MusicLM tests its listening results with it (section 5.1).
     """
-    from scipy.stats import wilcoxon
+    try:
+        from scipy.stats import wilcoxon
+    except ImportError as error:
+        raise ImportError("Wilcoxon's test needs SciPy: pip install open-musiclm[eval].") from error
 
     differences = np.asarray(differences, dtype=np.float64)
     if differences.size == 0:

@@ -14,7 +14,7 @@ import numpy as np
 from tqdm.auto import tqdm
 
 from ..audio import read_metadata, write_audio
-from .memory import PeakMemory
+from .memory import PeakMemory, computer
 from .prompts import Prompt, Skipped
 from .systems import System
 
@@ -32,6 +32,7 @@ class Synthesis:
         real_time_factor: Seconds of computing a second of audio, over all files; below 1 is faster than real time.
         peak_memory_in_bytes: Most memory that any call needed.
         memory_kind: What was counted: `cuda` or `resident`.
+        computers: What computed, in words; several if the run went on elsewhere.
     """
 
     records: dict[str, dict[str, Any]]
@@ -39,6 +40,7 @@ class Synthesis:
     real_time_factor: float
     peak_memory_in_bytes: int | None
     memory_kind: str | None
+    computers: tuple[str, ...] = ()
 
 
 def seed_of_prompt(seed: int, prompt_id: str) -> int:
@@ -94,13 +96,13 @@ def synthesize(
     for batch in tqdm(batches, desc=f"{system.name}: generate", unit="batch", leave=False, disable=None):
         for prompt in batch:
             path = folder / f"{prompt.id}{SUFFIX}"
-            if path.is_file():
-                records[prompt.id] = _check_record(path, wanted[prompt.id])
+            if path.is_file() and (record := _record_of(path)) is not None:
+                records[prompt.id] = _check_record(path, record, wanted[prompt.id])
         missing = [prompt for prompt in batch if prompt.id not in records]
         if not missing:
             continue
         start = clock()
-        with PeakMemory() as memory:
+        with PeakMemory(system.device) as memory:
             audios, rate = system.generate(
                 [prompt.text for prompt in batch], [wanted[prompt.id]["seed"] for prompt in batch], length_in_s
             )
@@ -116,6 +118,7 @@ def synthesize(
                 "audio_in_s": audio.shape[-1] / rate,
                 "peak_memory_in_bytes": memory.peak_in_bytes,
                 "memory_kind": memory.kind,
+                "computer": computer(system.device),
             }
             records[prompt.id] = {**wanted[prompt.id], **measured}
             write_audio(folder / f"{prompt.id}{SUFFIX}", audio, rate, metadata=records[prompt.id])
@@ -128,11 +131,21 @@ def synthesize(
         real_time_factor=took / made if made else float("nan"),
         peak_memory_in_bytes=max(peaks) if peaks else None,
         memory_kind=next((record["memory_kind"] for record in records.values()), None),
+        computers=tuple(sorted({record["computer"] for record in records.values() if record.get("computer")})),
     )
 
 
-def _check_record(path: Path, wanted: dict[str, Any]) -> dict[str, Any]:
-    record = read_metadata(path)
+def _record_of(path: Path) -> dict[str, Any] | None:
+    """What stands in a kept file; None if it cannot be read (a disk that was full, a crash of the machine)."""
+    import soundfile
+
+    try:
+        return read_metadata(path)
+    except soundfile.LibsndfileError:
+        return None
+
+
+def _check_record(path: Path, record: dict[str, Any], wanted: dict[str, Any]) -> dict[str, Any]:
     differing = [key for key, value in wanted.items() if record.get(key) != value]
     if differing:
         key = differing[0]

@@ -19,12 +19,15 @@ __all__ = [
     "NoiseSystem",
     "System",
     "TransformersSystem",
+    "has_own_clap",
     "kind_of_system",
     "load_system",
     "system_name",
 ]
 
 NOISE_RMS = 0.1
+# AudioLDM2 and pipelines of ours, Stable Audio, LongCat, Stable Audio 3
+LENGTH_ARGUMENTS = ("audio_length_in_s", "audio_end_in_s", "audio_duration_s", "duration")
 OURS = "MusicLMPipeline"
 
 
@@ -34,10 +37,12 @@ class System(Protocol):
     Attributes:
         name: Short name in the report and of its folder.
         max_batch_size: Most prompts that it takes at once without the audio of one depending on the others.
+        device: Where it computes.
     """
 
     name: str
     max_batch_size: int
+    device: str
 
     def describe(self) -> dict[str, Any]:
         """What it is, for the report. Audio that was made under another description is not reused, `model` apart, which
@@ -55,19 +60,24 @@ class MusicLMSystem:
     def __init__(self, name: str, pipeline, source: str, revision: str | None = None):
         self.name, self.pipeline, self.source, self.revision = name, pipeline, source, revision
         self.max_batch_size = 64
+        self.device = str(pipeline.device)
         pipeline.set_progress_bar_config(disable=True)
 
     def describe(self) -> dict[str, Any]:
-        stages = {stage: weights_fingerprint(getattr(self.pipeline, stage)) for stage in STAGES}
-        return {"kind": "open_musiclm", "model": self.source, "revision": self.revision, "weights": stages}
+        networks = _networks(self.pipeline)
+        generation = {name: getattr(network, "generation_config", None) for name, network in networks.items()}
+        return {
+            "kind": "open_musiclm",
+            "model": self.source,
+            "revision": self.revision,
+            "weights": {name: weights_fingerprint(network) for name, network in networks.items()},
+            "generation": {name: _plain(config.to_diff_dict()) for name, config in generation.items() if config},
+        }
 
     def generate(self, prompts, seeds, length_in_s):
         generators = [torch.Generator().manual_seed(seed) for seed in seeds]
         audios = self.pipeline(prompts, audio_length_in_s=length_in_s, generator=generators).audios
         return list(np.asarray(audios, dtype=np.float32)), self.pipeline.sampling_rate
-
-
-STAGES = ("semantic_model", "coarse_model", "fine_model")
 
 
 class TransformersSystem:
@@ -80,7 +90,7 @@ class TransformersSystem:
     max_batch_size = 1
 
     def __init__(self, name: str, pipeline, source: str):
-        self.name, self.pipeline, self.source = name, pipeline, source
+        self.name, self.pipeline, self.source, self.device = name, pipeline, source, str(pipeline.device)
 
     def describe(self) -> dict[str, Any]:
         config = self.pipeline.model.config
@@ -118,46 +128,45 @@ class DiffusersSystem:
     max_batch_size = 1
 
     def __init__(self, name: str, pipeline, source: str):
-        self.name, self.pipeline, self.source = name, pipeline, source
+        self.name, self.pipeline, self.source, self.device = name, pipeline, source, str(pipeline.device)
         pipeline.set_progress_bar_config(disable=True)
 
     def describe(self) -> dict[str, Any]:
-        networks = {n: part for n, part in self.pipeline.components.items() if isinstance(part, torch.nn.Module)}
-        weights = {name: weights_fingerprint(network) for name, network in networks.items()}
+        scheduler = getattr(self.pipeline, "scheduler", None)
         return {
             "kind": "diffusers",
             "model": self.source,
             "pipeline": type(self.pipeline).__name__,
-            "weights": weights,
+            "weights": {name: weights_fingerprint(part) for name, part in _networks(self.pipeline).items()},
+            "scheduler": {type(scheduler).__name__: _plain(dict(scheduler.config))} if scheduler is not None else None,
         }
 
     def generate(self, prompts, seeds, length_in_s):
         import inspect
 
         taken = inspect.signature(self.pipeline.__call__).parameters
-        if "audio_length_in_s" in taken:
-            length = {"audio_length_in_s": length_in_s}
-        elif "audio_end_in_s" in taken:
-            length = {"audio_end_in_s": length_in_s}
-        else:
+        name = next((argument for argument in LENGTH_ARGUMENTS if argument in taken), None)
+        if name is None:
             raise ValueError(
-                f"{type(self.pipeline).__name__} takes neither audio_length_in_s nor audio_end_in_s; generate with it "
-                "yourself and give the folder of audio as the model."
+                f"{type(self.pipeline).__name__} takes none of {', '.join(LENGTH_ARGUMENTS)}; generate with it yourself "
+                "and give the folder of audio as the model."
             )
         rate = self._sampling_rate()
         audios = []
         for prompt, seed in zip(prompts, seeds, strict=True):
             generator = torch.Generator("cpu").manual_seed(seed)
             made = np.asarray(
-                torch.as_tensor(self.pipeline(prompt, generator=generator, **length).audios[0]).float().cpu()
+                torch.as_tensor(self.pipeline(prompt, generator=generator, **{name: length_in_s}).audios[0])
+                .float()
+                .cpu()
             )
             audios.append(made.reshape(-1, made.shape[-1])[:, : round(length_in_s * rate)])
         return audios, rate
 
     def _sampling_rate(self) -> int:
-        for part, attribute in (("vae", "sampling_rate"), ("vocoder", "sampling_rate"), ("codec", "sampling_rate")):
+        for part in ("vocoder", "vae", "codec"):
             config = getattr(getattr(self.pipeline, part, None), "config", None)
-            rate = getattr(config, attribute, None)
+            rate = getattr(config, "sampling_rate", None) or getattr(config, "sample_rate", None)
             if rate:
                 return int(rate)
         raise ValueError(f"the sampling rate of {type(self.pipeline).__name__} is in neither its vae nor its vocoder.")
@@ -167,6 +176,7 @@ class FolderSystem:
     """Audio that is there already; a file belongs to the prompt whose id is its stem."""
 
     max_batch_size = 1
+    device = "cpu"
 
     def __init__(self, name: str, folder: str):
         self.name, self.folder = name, Path(folder)
@@ -179,11 +189,15 @@ class FolderSystem:
 
 
 class NoiseSystem:
-    """White noise at −20 dB: what every model must be ahead of."""
+    """White noise at −20 dB: what every model must be ahead of.
+
+    Always at one rate, above that of any network here, so that it stays the same noise whatever is measured beside it.
+    """
 
     max_batch_size = 1
+    device = "cpu"
 
-    def __init__(self, name: str = "noise", sampling_rate: int = 24000):
+    def __init__(self, name: str = "noise", sampling_rate: int = 48000):
         self.name, self.sampling_rate = name, sampling_rate
 
     def describe(self) -> dict[str, Any]:
@@ -213,13 +227,17 @@ def load_system(spec: str, device: str = "cpu") -> System:
         from ..mini import mini_checkpoint
 
         return _load_pipeline(name, mini_checkpoint(), source, device)
-    if kind == "pipeline":
-        return _load_pipeline(name, source, source, device)
-    if kind == "transformers":
-        return _load_transformers(name, source, device)
     if kind == "folder":
         return FolderSystem(name, source)
-    return _load_from_hub(name, source, device)
+    if kind == "hub":
+        return _load_from_hub(name, source, device)
+    try:
+        return (_load_transformers if kind == "transformers" else _load_pipeline)(name, source, source, device)
+    except (
+        Exception
+    ) as error:  # whatever readers of files raise: a cut file, a missing part, a class that is not there
+        why = " ".join(str(error).split()) or type(error).__name__
+        raise ValueError(f"the model in {source!r} could not be loaded: {why[:400]}") from error
 
 
 def kind_of_system(spec: str) -> str:
@@ -247,6 +265,14 @@ def kind_of_system(spec: str) -> str:
     return "hub"
 
 
+def has_own_clap(spec: str) -> bool:
+    """Whether a `--model` argument is a pipeline of this package in a folder, or the one in the box."""
+    kind = kind_of_system(spec)
+    if kind != "pipeline":
+        return kind == "mini"
+    return OURS in (Path(_split_name(spec)[1]) / "model_index.json").read_text(encoding="utf-8")
+
+
 def system_name(spec: str) -> str:
     """Name of the system of a `--model` argument."""
     return _split_name(spec)[0]
@@ -271,7 +297,7 @@ def _load_from_hub(name: str, source: str, device: str) -> System:
         try:
             hf_hub_download(source, "model_index.json")
         except EntryNotFoundError:
-            return _load_transformers(name, source, device)
+            return _load_transformers(name, source, source, device)
         return _load_pipeline(name, source, source, device)
     except (RepositoryNotFoundError, HfHubHTTPError, OSError) as error:
         raise ValueError(
@@ -292,15 +318,19 @@ def _load_pipeline(name: str, path: str, source: str, device: str) -> System:
     return DiffusersSystem(name, DiffusionPipeline.from_pretrained(path).to(device), source)
 
 
-def _load_transformers(name: str, source: str, device: str) -> System:
+def _load_transformers(name: str, path: str, source: str, device: str) -> System:
     from transformers import pipeline
 
     try:
-        return TransformersSystem(name, pipeline("text-to-audio", model=source, device=device), source)
+        return TransformersSystem(name, pipeline("text-to-audio", model=path, device=device), source)
     except (ValueError, KeyError) as error:
         raise ValueError(
             f"{source!r} is no text-to-audio model of transformers: {str(error).splitlines()[0]}"
         ) from error
+
+
+def _networks(pipeline) -> dict[str, torch.nn.Module]:
+    return {name: part for name, part in pipeline.components.items() if isinstance(part, torch.nn.Module)}
 
 
 def _plain(value: Any) -> Any:

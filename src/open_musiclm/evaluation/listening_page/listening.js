@@ -39,6 +39,7 @@ function showPair() {
   }
   refresh();
   show("pair");
+  byId("audio-a").focus(); // the button that was pressed is off now, and would take the keyboard's place with it
 }
 
 function refresh() {
@@ -74,7 +75,9 @@ function download() {
 }
 
 byId("begin").addEventListener("click", () => {
-  state.rater = byId("rater").value.trim();
+  const rater = byId("rater").value.trim();
+  if (state.rater && rater !== state.rater) state = { rater: rater, ratings: {} }; // someone else at the same browser
+  state.rater = rater;
   keep();
   const first = test.pairs.findIndex((pair) => state.ratings[pair.id] === undefined);
   if (first === -1) { show("end"); return; }

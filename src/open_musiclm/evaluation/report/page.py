@@ -11,10 +11,13 @@ from html import escape
 from importlib.resources import files
 from pathlib import Path
 
+import numpy as np
+
 from ...audio import resample
 from ..clips import Clip, load_waveform
 from ..evaluate import NOISE, Evaluation
 from ..records import MetricResult, plain
+from .glance import ranking_table, verdict_list
 from .pictures import data_uri, spectrogram_png
 from .plots import colour_class, interval_plot, line_plot, strip_plot
 from .tables import Notes, comparison_table, number, performance_table, summary_table
@@ -53,7 +56,7 @@ def write_report(evaluation: Evaluation, num_examples: int = 6) -> tuple[Path, P
     output = Path(evaluation.settings.output)
     output.mkdir(parents=True, exist_ok=True)
     page, record = output / "report.html", output / "report.json"
-    write_aside(record, json.dumps(evaluation.as_dict(), indent=1, ensure_ascii=False) + "\n")
+    write_aside(record, json.dumps(evaluation.as_dict(), indent=1, ensure_ascii=False, allow_nan=False) + "\n")
     write_aside(page, render(evaluation, num_examples))
     return page, record
 
@@ -71,7 +74,9 @@ def render(evaluation: Evaluation, num_examples: int = 6) -> str:
     style = files(__package__).joinpath("style.css").read_text(encoding="utf-8")
     sections = [
         _header(evaluation),
-        f'<section id="summary"><h2>At a glance</h2><p class="lead">Arrows say which direction is better; the best system '
+        f'<section id="glance"><h2>At a glance</h2><div class="card">{verdict_list(evaluation)}{ranking_table(evaluation)}'
+        "</div></section>",
+        f'<section id="summary"><h2>All figures</h2><p class="lead">Arrows say which direction is better; the best system '
         f"is marked. Small print is the 95 % interval over clips. Grey rows are controls.</p>"
         f'<div class="card">{summary}</div><div class="card"><h3>The signal itself</h3>{levels}</div></section>',
         _warnings(evaluation, notes),
@@ -90,12 +95,12 @@ def render(evaluation: Evaluation, num_examples: int = 6) -> str:
     )
 
 
-def embedded_audio(clip: Clip) -> str:
-    """`data:` address of a clip as 16-bit FLAC at its own rate, channels averaged."""
+def embedded_audio(waveform: np.ndarray, sampling_rate: int) -> str:
+    """`data:` address of (samples,) as 16-bit FLAC."""
     import soundfile
 
     buffer = io.BytesIO()
-    soundfile.write(buffer, load_waveform(clip), clip.sampling_rate, format="FLAC", subtype="PCM_16")
+    soundfile.write(buffer, waveform, sampling_rate, format="FLAC", subtype="PCM_16")
     return data_uri(buffer.getvalue(), "audio/flac")
 
 
@@ -161,7 +166,7 @@ def _plots(evaluation: Evaluation, colours: dict[str, str]) -> str:
         cards.append(
             f'<div class="card"><h3>FAD∞ (lower is better)</h3><p class="lead">{EXPLAINED["FAD∞"]}</p>{plot}</div>'
         )
-    return f'<section id="plots"><h2>Figures</h2><div class="grid2">{"".join(cards)}</div></section>'
+    return f'<section id="plots"><h2>Plots</h2><div class="grid2">{"".join(cards)}</div></section>'
 
 
 def _comparisons(evaluation: Evaluation) -> str:
@@ -195,7 +200,7 @@ def _examples(evaluation: Evaluation, colours: dict[str, str], num_examples: int
             players.append(_player("reference", "c7", evaluation.references[prompt.id], None))
         for system in evaluation.systems:
             clip = system.clips.by_id().get(prompt.id)
-            if clip is not None:
+            if clip is not None and not system.is_control:
                 score = scores.get((system.name, prompt.id))
                 players.append(_player(system.name, colours.get(system.name, "c7"), clip, score))
         text = f'<p class="prompt">“{escape(prompt.text)}”<code>{escape(prompt.id)}</code></p>'
@@ -215,7 +220,7 @@ def _player(name: str, colour: str, clip: Clip, score: float | None) -> str:
     return (
         f'<div class="player"><div class="name"><span><span class="swatch {colour}"></span>{escape(name)}</span>{shown}</div>'
         f'<img alt="spectrogram of {escape(name, quote=True)}" src="{data_uri(picture, "image/png")}">'
-        f'<audio controls preload="metadata" src="{embedded_audio(clip)}"></audio></div>'
+        f'<audio controls preload="metadata" src="{embedded_audio(waveform, clip.sampling_rate)}"></audio></div>'
     )
 
 

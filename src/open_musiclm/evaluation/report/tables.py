@@ -95,10 +95,12 @@ def performance_table(performance: dict[str, Synthesis]) -> str:
         memory = f"{peak / 2**20:,.0f} MiB" if peak else "–"
         rows.append(
             f"<tr><td>{escape(name)}</td><td>{number(synthesis.real_time_factor)}</td><td>{memory}</td>"
-            f'<td class="text">{kinds.get(synthesis.memory_kind or "", "")}</td><td>{len(synthesis.records)}</td></tr>'
+            f'<td class="text">{kinds.get(synthesis.memory_kind or "", "")}</td><td>{len(synthesis.records)}</td>'
+            f'<td class="text">{escape("; ".join(synthesis.computers))}</td></tr>'
         )
     head = (
         '<th>System</th><th>Real-time factor ↓</th><th>Peak memory ↓</th><th class="text">Counted</th><th>Clips</th>'
+        '<th class="text">Computed on</th>'
     )
     return f'<div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>{"".join(rows)}</tbody></table></div>'
 
