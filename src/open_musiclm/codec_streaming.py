@@ -39,8 +39,15 @@ def decode_in_pieces(codec, codes: torch.Tensor) -> torch.Tensor:
     """Codes (batch, frames, codebooks) → audio (batch, channels, frames · hop)."""
     if not can_decode_in_pieces(codec):
         return acoustic_waveform(codec, codes)
-    stream = CodecStream(codec)
-    return torch.cat([stream.decode(piece) for piece in codes.split(frames_a_piece(codec), dim=1)], dim=-1)
+    stream, size = CodecStream(codec), frames_a_piece(codec)
+    decoded = stream.decode(codes[:, :size])
+    hop = decoded.shape[-1] // min(size, codes.shape[1])
+    # of its final length from the start: a long piece stands in memory once
+    audio = decoded.new_empty(*decoded.shape[:-1], codes.shape[1] * hop)
+    audio[..., : decoded.shape[-1]] = decoded
+    for first in range(size, codes.shape[1], size):
+        audio[..., first * hop : (first + size) * hop] = stream.decode(codes[:, first : first + size])
+    return audio
 
 
 class CodecStream:
