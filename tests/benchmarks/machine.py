@@ -6,7 +6,6 @@ import contextlib
 import os
 import platform
 import resource
-import statistics
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -133,10 +132,6 @@ class PeakMemory:
         self.bytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
         with contextlib.suppress(OSError, StopIteration), open("/proc/self/status") as file:
             self.bytes = int(next(line for line in file if line.startswith("VmHWM")).split()[1]) * 1024
-
-
-def median(values: list[float]) -> float:
-    return statistics.median(values)
 
 
 def table(header: list[str], rows: list[list[str]]) -> Iterator[str]:

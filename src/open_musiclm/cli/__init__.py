@@ -30,7 +30,7 @@ def build_parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command; an error that the user can mend is one line on stderr and exit code 1 (2 for wrong usage)."""
     args = build_parser().parse_args(argv)
-    # PyTorch reads it when it is first loaded: weights in large pages (Linux) are read up to a third faster
+    # PyTorch reads it when it is first loaded: weights in large pages (Linux) are read faster
     os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
     try:
         return args.run(args) or 0
