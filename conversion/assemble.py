@@ -10,12 +10,12 @@ import diffusers
 from huggingface_hub import ModelCard
 from transformers import AutoConfig, EncodecModel
 
-from open_musiclm.compatibility import check_components
-from open_musiclm.hub import LIBRARY, write_loader_files
-from open_musiclm.model_card import model_card, parts_of_folder
-from open_musiclm.pipeline import MusicLMPipeline
-from open_musiclm.publishing import CARD_FILE, upload
-from open_musiclm.quantizers import ClapQuantizer, SemanticQuantizer
+from open_musiclm.hub.model_card import model_card, parts_of_folder
+from open_musiclm.hub.pipelines import LIBRARY, write_loader_files
+from open_musiclm.hub.publishing import CARD_FILE, upload
+from open_musiclm.pipelines.musiclm import MusicLMPipeline
+from open_musiclm.tokenizers.compatibility import check_components
+from open_musiclm.tokenizers.quantizers import ClapQuantizer, SemanticQuantizer
 
 _OWN = ("clap_quantizer", "semantic_model", "coarse_model", "fine_model", "semantic_quantizer")
 

@@ -17,9 +17,9 @@ from proof import prove_clap_quantizer, prove_semantic_quantizer, prove_stage
 from quantizer_files import read_kmeans_centroids, read_rvq_codebooks
 from stage_names import stage_rows
 
-from open_musiclm.configuration import ClapQuantizerConfig, SemanticQuantizerConfig
-from open_musiclm.fingerprints import codebook_fingerprint
-from open_musiclm.quantizers import ClapQuantizer, SemanticQuantizer
+from open_musiclm.models.configuration import ClapQuantizerConfig, SemanticQuantizerConfig
+from open_musiclm.tokenizers.fingerprints import codebook_fingerprint
+from open_musiclm.tokenizers.quantizers import ClapQuantizer, SemanticQuantizer
 
 OriginalConfig = dict[str, dict[str, Any]]
 

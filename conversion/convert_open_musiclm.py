@@ -28,8 +28,8 @@ from output_folder import check_free, run_command, whole_folder
 from transformers import EncodecModel
 from transformers.utils import logging
 
-from open_musiclm.fingerprints import codec_fingerprint
-from open_musiclm.model_card import PIPELINE_PARTS
+from open_musiclm.hub.model_card import PIPELINE_PARTS
+from open_musiclm.tokenizers.fingerprints import codec_fingerprint
 
 _DTYPES = ("float32", "bfloat16", "float16")
 

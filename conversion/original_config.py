@@ -10,14 +10,14 @@ from typing import Any
 import torch
 from checkpoint_error import CheckpointError
 
-from open_musiclm.configuration import (
+from open_musiclm.models.configuration import (
     MusicLMCoarseConfig,
     MusicLMFineConfig,
     MusicLMSemanticConfig,
     MusicLMStageConfig,
 )
-from open_musiclm.stages import MusicLMCoarseModel, MusicLMFineModel, MusicLMSemanticModel, MusicLMStageModel
-from open_musiclm.streams import TokenStream
+from open_musiclm.models.stages import MusicLMCoarseModel, MusicLMFineModel, MusicLMSemanticModel, MusicLMStageModel
+from open_musiclm.models.streams import TokenStream
 
 _REQUIRED = object()
 _STAGE_SECTION: dict[str, Any] = {

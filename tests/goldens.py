@@ -13,9 +13,9 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file
 
-from open_musiclm.configuration import MusicLMCoarseConfig, MusicLMFineConfig, MusicLMSemanticConfig
-from open_musiclm.stages import MusicLMCoarseModel, MusicLMFineModel, MusicLMSemanticModel
-from open_musiclm.streams import TokenStream
+from open_musiclm.models.configuration import MusicLMCoarseConfig, MusicLMFineConfig, MusicLMSemanticConfig
+from open_musiclm.models.stages import MusicLMCoarseModel, MusicLMFineModel, MusicLMSemanticModel
+from open_musiclm.models.streams import TokenStream
 
 GOLDENS = Path(__file__).parent / "goldens"
 CASES = ("conv_continuous", "plain_t5", "abs_none_prefix")

@@ -30,8 +30,8 @@ from open_musiclm import (
     SemanticQuantizer,
     SemanticQuantizerConfig,
 )
-from open_musiclm.compatibility import acoustic_stream, clap_stream, semantic_stream
-from open_musiclm.tokenization import clap_text_embeddings
+from open_musiclm.tokenizers.compatibility import acoustic_stream, clap_stream, semantic_stream
+from open_musiclm.tokenizers.networks import clap_text_embeddings
 
 WORDS = [
     "a",

@@ -21,7 +21,7 @@ from render import SPLITS
 from tqdm import tqdm
 
 from open_musiclm import MusicLMPipeline, mini_checkpoint
-from open_musiclm.tokenization import clap_audio_embeddings, clap_text_embeddings
+from open_musiclm.tokenizers.networks import clap_audio_embeddings, clap_text_embeddings
 
 
 def heldout_prompts(num_prompts: int, seed: int) -> list[str]:

@@ -1,4 +1,4 @@
-"""What the frozen networks say of a corpus, for many clips at once; one clip at a time it is `open_musiclm.tokenization`."""
+"""What the frozen networks say of a corpus, for many clips at once; one clip at a time it is `open_musiclm.tokenizers.networks`."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from train_clap import log_mels
 from train_semantic_encoder import resample_to_semantic_rate
 from transformers import ClapModel, ClapProcessor, EncodecModel, HubertModel
 
-from open_musiclm.configuration import SemanticQuantizerConfig
-from open_musiclm.tokenization import acoustic_codes, clap_text_embeddings, semantic_features
+from open_musiclm.models.configuration import SemanticQuantizerConfig
+from open_musiclm.tokenizers.networks import acoustic_codes, clap_text_embeddings, semantic_features
 
 
 @torch.no_grad()

@@ -19,7 +19,7 @@ from spectral_loss import SpectralLoss, magnitudes
 from transformers import EncodecModel
 
 from open_musiclm import mini_checkpoint
-from open_musiclm.tokenization import acoustic_codes, acoustic_waveform
+from open_musiclm.tokenizers.networks import acoustic_codes, acoustic_waveform
 
 
 @torch.no_grad()

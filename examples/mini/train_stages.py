@@ -31,7 +31,7 @@ from open_musiclm import (
     MusicLMStageModel,
     SemanticQuantizer,
 )
-from open_musiclm.compatibility import acoustic_stream, clap_stream, semantic_stream
+from open_musiclm.tokenizers.compatibility import acoustic_stream, clap_stream, semantic_stream
 
 CAPTION_SHARE = 0.5
 STAGES = ("semantic", "coarse", "fine")

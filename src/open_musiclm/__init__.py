@@ -7,12 +7,13 @@ registers the stages and quantizers with transformers' Auto classes; everything 
 import importlib
 from typing import Any
 
-from . import quantizers, stages  # noqa: F401  (they register themselves with AutoConfig and AutoModel)
+from .models import stages  # noqa: F401  (registers itself with AutoConfig and AutoModel)
+from .tokenizers import quantizers  # noqa: F401  (registers itself with AutoConfig and AutoModel)
 from .version import __version__
 
 _EXPORTS = {
-    "streams": ["TokenStream"],
-    "configuration": [
+    "models.streams": ["TokenStream"],
+    "models.configuration": [
         "MusicLMStageConfig",
         "MusicLMSemanticConfig",
         "MusicLMCoarseConfig",
@@ -20,7 +21,7 @@ _EXPORTS = {
         "ClapQuantizerConfig",
         "SemanticQuantizerConfig",
     ],
-    "stages": [
+    "models.stages": [
         "MusicLMStageModel",
         "MusicLMStageOutput",
         "MusicLMSemanticModel",
@@ -28,10 +29,10 @@ _EXPORTS = {
         "MusicLMFineModel",
         "PreTrainedModel",  # diffusers looks for it in the module that model_index.json names
     ],
-    "quantizers": ["ClapQuantizer", "SemanticQuantizer"],
-    "fingerprints": ["codebook_fingerprint", "codec_fingerprint"],
-    "pipeline": ["MusicLMPipeline"],
-    "mini": ["mini_checkpoint"],
+    "tokenizers.quantizers": ["ClapQuantizer", "SemanticQuantizer"],
+    "tokenizers.fingerprints": ["codebook_fingerprint", "codec_fingerprint"],
+    "pipelines.musiclm": ["MusicLMPipeline"],
+    "hub.mini": ["mini_checkpoint"],
 }
 _MODULE_OF = {name: module for module, names in _EXPORTS.items() for name in names}
 

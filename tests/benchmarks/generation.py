@@ -12,10 +12,10 @@ from pathlib import Path
 
 import torch
 
-from open_musiclm.compiled_decoding import CompiledDecoder, can_compile_steps
-from open_musiclm.fast_decoding import FastDecoder
-from open_musiclm.generation import PlainDecoder
-from open_musiclm.long_generation import windows_a_batch
+from open_musiclm.decoding.compiled import CompiledDecoder, can_compile_steps
+from open_musiclm.decoding.packed import FastDecoder
+from open_musiclm.models.generation import PlainDecoder
+from open_musiclm.pipelines.pieces import windows_a_batch
 
 from . import musicgen, original
 from .machine import Floor, PeakMemory, ReadSpeed, describe, measure_floor, synchronize, table

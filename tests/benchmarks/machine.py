@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import torch
 
-from open_musiclm.packed_weights import PackedLinear
+from open_musiclm.decoding.packed_weights import PackedLinear
 
 #: bytes read to measure the bandwidth: far more than any cache holds
 BANDWIDTH_BYTES = {"cpu": 2**29, "cuda": 2**32}

@@ -46,7 +46,7 @@ def pipeline(size: str, dtype: torch.dtype, device: torch.device, stages: dict |
     """A `MusicLMPipeline` of random weights without CLAP: prompts are replaced by fixed CLAP tokens."""
     if importlib.util.find_spec("diffusers") is None:
         _stand_in_for_diffusers()
-    from open_musiclm.pipeline import MusicLMPipeline
+    from open_musiclm.pipelines.musiclm import MusicLMPipeline
 
     class WithoutText(MusicLMPipeline):
         def __init__(self, semantic_model, coarse_model, fine_model, codec):
@@ -62,7 +62,7 @@ def pipeline(size: str, dtype: torch.dtype, device: torch.device, stages: dict |
 
 
 def _stand_in_for_diffusers() -> None:
-    """On a machine without diffusers: just what importing open_musiclm.pipeline touches."""
+    """On a machine without diffusers: just what importing open_musiclm.pipelines.musiclm touches."""
     diffusers = types.ModuleType("diffusers")
     diffusers.DiffusionPipeline = type("DiffusionPipeline", (), {})
     diffusers.AudioPipelineOutput = dict

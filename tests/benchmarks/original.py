@@ -11,7 +11,7 @@ from pathlib import Path
 
 import torch
 
-from open_musiclm.windows import plan_windows, time_grid, to_fraction
+from open_musiclm.pipelines.windows import plan_windows, time_grid, to_fraction
 
 from .models import STAGES
 

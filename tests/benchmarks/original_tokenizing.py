@@ -28,7 +28,7 @@ def load_own(pipeline: str, device: str):
     from open_musiclm.audio import resample
     from open_musiclm.data.clap_spectrogram import clap_embeddings
     from open_musiclm.data.networks import load_networks
-    from open_musiclm.tokenization import acoustic_codes
+    from open_musiclm.tokenizers.networks import acoustic_codes
 
     networks, configs = load_networks(pipeline, device=device)
     for name in [name for name in sys.modules if name.split(".")[0] == "open_musiclm"]:

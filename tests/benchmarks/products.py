@@ -14,7 +14,7 @@ from collections.abc import Callable
 import torch
 import torch.nn.functional as F
 
-from open_musiclm.packed_weights import PackedLinear
+from open_musiclm.decoding.packed_weights import PackedLinear
 
 from .machine import ReadSpeed, describe, table
 from .models import STAGES

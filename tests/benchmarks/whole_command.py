@@ -30,7 +30,7 @@ def main() -> None:
     print(describe(torch.device("cpu")))
 
     environment = {**os.environ, "OMP_NUM_THREADS": str(args.threads)}
-    importing = [sys.executable, "-c", "import torch, transformers, diffusers, open_musiclm.pipeline"]
+    importing = [sys.executable, "-c", "import torch, transformers, diffusers, open_musiclm.pipelines.musiclm"]
     rows = []
     with tempfile.TemporaryDirectory() as folder:
         for duration in args.duration:

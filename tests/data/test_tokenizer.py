@@ -6,7 +6,7 @@ from music import music_pipeline, notes
 from open_musiclm.audio import resample
 from open_musiclm.data.decoding import DecodedAudio
 from open_musiclm.data.tokenizer import MusicTokenizer
-from open_musiclm.tokenization import acoustic_codes, clap_audio_embeddings, semantic_features
+from open_musiclm.tokenizers.networks import acoustic_codes, clap_audio_embeddings, semantic_features
 
 
 @pytest.fixture(scope="module")

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from open_musiclm.evaluation.clip_windows import cut_windows, prepare_waveform
+from open_musiclm.evaluation.embedders.windows import cut_windows, prepare_waveform
 from open_musiclm.evaluation.presets import PRESETS, fit_windowing, get_preset
 from open_musiclm.evaluation.records import Windowing
 

@@ -4,7 +4,7 @@ import torch
 from evaluation_networks import chord, tiny_ast
 from tiny import tiny_clap, tiny_semantic_encoder
 
-from open_musiclm.evaluation.embedders import (
+from open_musiclm.evaluation.embedders.networks import (
     AstEmbedder,
     ClapEmbedder,
     Embedder,

@@ -13,9 +13,11 @@ from evaluation_scene import FAST, command, without_timing
 
 from open_musiclm.audio import write_audio
 from open_musiclm.cli import main
-from open_musiclm.evaluation import embedding_cache, evaluate, systems
-from open_musiclm.evaluation.frechet import frechet_distance
-from open_musiclm.evaluation.kernel import kernel_audio_distance
+from open_musiclm.evaluation import evaluate
+from open_musiclm.evaluation.embedders import cache as embedding_cache
+from open_musiclm.evaluation.metrics.frechet import frechet_distance
+from open_musiclm.evaluation.metrics.kernel import kernel_audio_distance
+from open_musiclm.evaluation.systems import system as systems
 from open_musiclm.evaluation.verdicts import Verdict
 
 
@@ -54,7 +56,7 @@ def test_every_metric_of_every_system_with_its_record(done):
 
 
 def test_figures_are_those_of_the_metrics(done, nets, scene):
-    from open_musiclm.evaluation.embedders import ClapEmbedder
+    from open_musiclm.evaluation.embedders.networks import ClapEmbedder
 
     output, report = done
     clap = ClapEmbedder.from_pretrained(str(nets / "pipeline"))

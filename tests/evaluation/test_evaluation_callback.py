@@ -11,7 +11,7 @@ from transformers import Trainer, TrainingArguments
 
 from open_musiclm.audio import read_metadata
 from open_musiclm.evaluation.callback import EvaluationCallback
-from open_musiclm.reranking import rank_by_clap
+from open_musiclm.pipelines.reranking import rank_by_clap
 
 PROMPTS = ["a calm piano", "fast drums", "slow guitar"]
 

@@ -5,8 +5,8 @@ import pytest
 
 from open_musiclm.audio import write_audio
 from open_musiclm.evaluation.clips import scan_clips
-from open_musiclm.evaluation.listening import _matched
-from open_musiclm.evaluation.listening_results import Rating, count_wins, read_results, write_wins
+from open_musiclm.evaluation.listening.results import Rating, count_wins, read_results, write_wins
+from open_musiclm.evaluation.listening.write import _matched
 
 
 def key_of(tmp_path, pairs=4):

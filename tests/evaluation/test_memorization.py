@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from open_musiclm.evaluation.memorization import TokenExample, calibrate_threshold, memorization_test
+from open_musiclm.evaluation.memorization.measure import TokenExample, calibrate_threshold, memorization_test
 
 NUM_TOKENS, LENGTHS = 20, (0, 5, 10)
 

@@ -10,8 +10,8 @@ from tiny import tiny_pipeline, tiny_stage
 
 from open_musiclm.audio import write_audio
 from open_musiclm.cli import main
-from open_musiclm.evaluation.memorization import memorization_test
-from open_musiclm.evaluation.memorization_run import greedy_continuation, read_examples
+from open_musiclm.evaluation.memorization.measure import memorization_test
+from open_musiclm.evaluation.memorization.run import greedy_continuation, read_examples
 
 NUM_EXAMPLES, NUM_TOKENS, LENGTHS = 4, 20, (0, 5, 10)
 

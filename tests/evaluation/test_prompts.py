@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from open_musiclm.evaluation.chroma import Key
+from open_musiclm.evaluation.metrics.chroma import Key
 from open_musiclm.evaluation.prompts import Prompt, read_prompts
 
 

@@ -8,8 +8,8 @@ from evaluation_networks import save_audioldm2, save_stable_audio
 
 from open_musiclm.audio import read_metadata
 from open_musiclm.evaluation.prompts import Prompt
-from open_musiclm.evaluation.synthesis import seed_of_prompt, synthesize
-from open_musiclm.evaluation.systems import FolderSystem, MusicLMSystem, NoiseSystem, load_system, system_name
+from open_musiclm.evaluation.systems.synthesis import seed_of_prompt, synthesize
+from open_musiclm.evaluation.systems.system import FolderSystem, MusicLMSystem, NoiseSystem, load_system, system_name
 
 PROMPTS = [
     Prompt(f"p{i}", text)

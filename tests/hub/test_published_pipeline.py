@@ -10,7 +10,8 @@ from diffusers import DiffusionPipeline
 from huggingface_hub import HfApi, ModelCard
 
 import open_musiclm
-from open_musiclm import MusicLMPipeline, components
+from open_musiclm import MusicLMPipeline
+from open_musiclm.hub import components
 
 OWN = {
     "clap_quantizer": "ClapQuantizer",
@@ -65,7 +66,7 @@ def test_the_published_names_are_promised(pipeline_folder):
     """Renaming or moving what published repositories name breaks them: these names stay, at both places."""
     for class_name in OWN.values():
         assert getattr(open_musiclm, class_name) is getattr(components, class_name)
-        assert components.__name__ == "open_musiclm.components"
+        assert components.__name__ == "open_musiclm.hub.components"
     assert open_musiclm.PreTrainedModel is components.PreTrainedModel
     own_code = (pipeline_folder / "pipeline.py").read_text()
     assert "from open_musiclm import MusicLMPipeline" in own_code
@@ -85,7 +86,7 @@ else:
 audios = []
 for source in (repo, folder):
     pipe = DiffusionPipeline.from_pretrained(source, trust_remote_code=True)
-    assert (type(pipe).__module__, type(pipe).__name__) == ("open_musiclm.pipeline", "MusicLMPipeline")
+    assert (type(pipe).__module__, type(pipe).__name__) == ("open_musiclm.pipelines.musiclm", "MusicLMPipeline")
     pipe.set_progress_bar_config(disable=True)
     generator = torch.Generator().manual_seed(7)
     audios.append(pipe("calm piano", audio_length_in_s=1.0, generator=generator, output_type="pt").audios)

@@ -148,14 +148,14 @@ def _evaluate(args: argparse.Namespace) -> int:
         print(verdict)
     print(f"{page}\n{record}")
     if args.listening_test:
-        from ..evaluation.listening import write_listening_test
+        from ..evaluation.listening.write import write_listening_test
 
         print(write_listening_test(evaluation, args.num_pairs))
     return 0
 
 
 def _listening_results(args: argparse.Namespace) -> int:
-    from ..evaluation.listening_results import count_wins, read_results, write_wins
+    from ..evaluation.listening.results import count_wins, read_results, write_wins
 
     wins = count_wins(
         *read_results(args.listening_results, args.output), seed=args.seed, num_resamples=args.num_resamples
@@ -167,7 +167,7 @@ def _listening_results(args: argparse.Namespace) -> int:
 
 
 def _memorization(args: argparse.Namespace) -> int:
-    from ..evaluation.memorization_run import run_memorization
+    from ..evaluation.memorization.run import run_memorization
 
     if len(args.model) != 1:
         raise ValueError(

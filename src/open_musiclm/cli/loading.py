@@ -42,7 +42,7 @@ def pick_device(name: str) -> str:
 def model_path(model: str | None) -> str:
     """A path or Hub id as given; for `mini`, or nothing, the folder of the pipeline in the box."""
     if model is None or (model == "mini" and not Path(model).exists()):
-        from ..mini import mini_checkpoint
+        from ..hub.mini import mini_checkpoint
 
         return mini_checkpoint()
     return model
@@ -52,7 +52,7 @@ def load_pipeline(model: str | None, device: str = "cpu", dtype: str = "float32"
     """A pipeline from a folder or the Hub, by default the one in the box, on its device."""
     import torch
 
-    from ..pipeline import MusicLMPipeline
+    from ..pipelines.musiclm import MusicLMPipeline
 
     model = model_path(model)
     folder = Path(model)

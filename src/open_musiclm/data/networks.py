@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from ..configuration import MusicLMCoarseConfig, MusicLMFineConfig, MusicLMSemanticConfig
+from ..models.configuration import MusicLMCoarseConfig, MusicLMFineConfig, MusicLMSemanticConfig
 
 STAGE_CONFIGS = {
     "semantic_model": MusicLMSemanticConfig,
@@ -51,7 +51,7 @@ def load_networks(
     """
     import transformers
 
-    from .. import quantizers
+    from ..tokenizers import quantizers
 
     folder = pipeline_folder(pipeline, revision)
     index = json.loads((folder / "model_index.json").read_text(encoding="utf-8"))

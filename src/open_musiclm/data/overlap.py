@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from itertools import pairwise
 
-from ..windows import plan_windows
+from ..pipelines.windows import plan_windows
 
 
 @dataclass(frozen=True)

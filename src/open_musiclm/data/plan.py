@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..streams import TokenStream
+from ..models.streams import TokenStream
 from .discovery import AudioFile
 from .records import RECORD_FILE, TokenRecord, is_part, write_whole
 from .shards import metadata_json, shard_path

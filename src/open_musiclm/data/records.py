@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ..streams import TokenStream
+from ..models.streams import TokenStream
 from ..version import __version__
 
 RECORD_FILE = "tokens.json"

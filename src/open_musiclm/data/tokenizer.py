@@ -17,11 +17,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from ..compatibility import acoustic_stream, clap_stream, semantic_stream
-from ..configuration import MusicLMCoarseConfig, MusicLMFineConfig, MusicLMSemanticConfig
-from ..streams import TokenStream
-from ..tokenization import acoustic_codes, semantic_features
-from ..windows import round_down, to_fraction
+from ..models.configuration import MusicLMCoarseConfig, MusicLMFineConfig, MusicLMSemanticConfig
+from ..models.streams import TokenStream
+from ..pipelines.windows import round_down, to_fraction
+from ..tokenizers.compatibility import acoustic_stream, clap_stream, semantic_stream
+from ..tokenizers.networks import acoustic_codes, semantic_features
 from .batching import CropBatcher
 from .clap_spectrogram import clap_embeddings
 from .decoding import DecodedAudio

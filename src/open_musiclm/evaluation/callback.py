@@ -20,10 +20,10 @@ from transformers import TrainerCallback
 
 from ..audio import write_audio
 from ..data.records import write_lines
-from ..reranking import rank_by_clap
+from ..pipelines.reranking import rank_by_clap
 from .prompts import Prompt
 from .records import plain
-from .synthesis import seed_of_prompt
+from .systems.synthesis import seed_of_prompt
 
 __all__ = ["EvaluationCallback"]
 

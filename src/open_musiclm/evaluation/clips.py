@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from ..audio import read_audio
-from .levels import Levels, measure_levels
+from .metrics.levels import Levels, measure_levels
 from .prompts import Prompt, Skipped
 
 __all__ = ["AUDIO_SUFFIXES", "Clip", "ClipSet", "find_audio", "load_waveform", "scan_clips"]

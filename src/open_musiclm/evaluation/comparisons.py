@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
+from .metrics.statistics import bootstrap_mean, half_sample_interval, holm, paired_sign_flip_test, paired_swap_test
 from .records import Interval, MetricResult, plain
-from .statistics import bootstrap_mean, half_sample_interval, holm, paired_sign_flip_test, paired_swap_test
 
 __all__ = ["Comparison", "adjust", "compare_distances", "compare_means", "rng_for"]
 

@@ -21,18 +21,18 @@ from tqdm.auto import tqdm
 
 from .clips import Clip, ClipSet, pair_references, scan_clips
 from .comparisons import Comparison, adjust
-from .embedders import AstEmbedder, ClapEmbedder, Embedder, load_embedder
-from .embedding_cache import EmbeddingCache
-from .measure_distances import measure_distances
-from .measure_levels import measure_levels_of_systems
-from .measure_pairs import measure_chroma, measure_divergence, measure_key, measure_tempo
-from .measure_text import measure_diversity, measure_text
-from .measured import Context, MeasuredSystem
+from .embedders.cache import EmbeddingCache
+from .embedders.networks import AstEmbedder, ClapEmbedder, Embedder, load_embedder
+from .measurements.distances import measure_distances
+from .measurements.levels import measure_levels_of_systems
+from .measurements.measured import Context, MeasuredSystem
+from .measurements.pairs import measure_chroma, measure_divergence, measure_key, measure_tempo
+from .measurements.text import measure_diversity, measure_text
 from .presets import Preset, get_preset
 from .prompts import Prompt, Skipped, read_prompts
 from .records import MetricResult, plain
-from .synthesis import Synthesis, synthesize
-from .systems import FolderSystem, MusicLMSystem, System, has_own_clap, kind_of_system, load_system, system_name
+from .systems.synthesis import Synthesis, synthesize
+from .systems.system import FolderSystem, MusicLMSystem, System, has_own_clap, kind_of_system, load_system, system_name
 from .verdicts import Ranking, Verdict, judge, rank
 
 __all__ = ["Evaluation", "EvaluationSettings", "evaluate_systems"]

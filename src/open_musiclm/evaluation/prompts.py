@@ -11,7 +11,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from .chroma import Key, parse_key
+from .metrics.chroma import Key, parse_key
 
 __all__ = ["Prompt", "Skipped", "read_musiccaps", "read_prompts"]
 

@@ -9,7 +9,7 @@ from itertools import combinations
 from typing import Any
 
 from .comparisons import Comparison
-from .measure_text import SHUFFLED
+from .measurements.text import SHUFFLED
 from .records import MetricResult, plain
 
 __all__ = ["Place", "Ranking", "Verdict", "judge", "rank"]

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from transformers import TrainingArguments
 
-from ..configuration import MusicLMStageConfig
+from ..models.configuration import MusicLMStageConfig
 
 #: linear warm-up, batch of a device, batches accumulated (open-musiclm's training config)
 PUBLISHED = {

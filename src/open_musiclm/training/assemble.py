@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 
 from ..data.networks import STAGES, load_networks
-from ..stages import MusicLMCoarseModel, MusicLMFineModel, MusicLMSemanticModel
+from ..models.stages import MusicLMCoarseModel, MusicLMFineModel, MusicLMSemanticModel
 from .finish import place
 
 STAGE_MODELS = {
@@ -35,7 +35,7 @@ def assemble_pipeline(
     Raises:
         ValueError: the parts do not belong together (see `check_components`), or the output is not empty.
     """
-    from ..pipeline import MusicLMPipeline
+    from ..pipelines.musiclm import MusicLMPipeline
 
     output = Path(output)
     if output.exists() and any(output.iterdir()):

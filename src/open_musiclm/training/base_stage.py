@@ -12,10 +12,10 @@ from typing import Any
 import torch
 from huggingface_hub.errors import StrictDataclassError
 
-from ..configuration import MusicLMCoarseConfig, MusicLMFineConfig, MusicLMSemanticConfig
 from ..data.networks import pipeline_folder
 from ..data.records import TokenRecord
-from ..stages import MusicLMCoarseModel, MusicLMFineModel, MusicLMSemanticModel, MusicLMStageModel
+from ..models.configuration import MusicLMCoarseConfig, MusicLMFineConfig, MusicLMSemanticConfig
+from ..models.stages import MusicLMCoarseModel, MusicLMFineModel, MusicLMSemanticModel, MusicLMStageModel
 from .checks import streams_for_stage
 
 STAGE_CLASSES: dict[str, tuple[Any, type[MusicLMStageModel]]] = {

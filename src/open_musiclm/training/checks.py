@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..compatibility import acoustic_stream, check_streams, clap_stream, semantic_stream
-from ..configuration import MusicLMStageConfig
 from ..data.records import TokenRecord
-from ..streams import TokenStream
+from ..models.configuration import MusicLMStageConfig
+from ..models.streams import TokenStream
+from ..tokenizers.compatibility import acoustic_stream, check_streams, clap_stream, semantic_stream
 
 
 def check_tokens(

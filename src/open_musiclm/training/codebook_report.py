@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from ..quantizers import nearest_codes
+from ..tokenizers.quantizers import nearest_codes
 
 
 def codebook_report(codebooks: torch.Tensor, vectors: torch.Tensor) -> list[dict[str, Any]]:

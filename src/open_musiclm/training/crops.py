@@ -15,9 +15,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from ..configuration import MusicLMStageConfig
-from ..streams import PADDING_ID, TokenStream
-from ..windows import Window, round_down, time_grid, to_fraction
+from ..models.configuration import MusicLMStageConfig
+from ..models.streams import PADDING_ID, TokenStream
+from ..pipelines.windows import Window, round_down, time_grid, to_fraction
 
 #: what the loss ignores
 IGNORED_LABEL = -100

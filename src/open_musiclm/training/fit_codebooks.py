@@ -14,12 +14,12 @@ from typing import Any
 import numpy as np
 import torch
 
-from ..configuration import ClapQuantizerConfig, SemanticQuantizerConfig
 from ..data.clap_spectrogram import clap_embeddings
 from ..data.decoding import DecodedAudio, SkippedFile, decode_ahead
 from ..data.discovery import AudioFile
-from ..quantizers import ClapQuantizer, SemanticQuantizer
-from ..tokenization import semantic_features
+from ..models.configuration import ClapQuantizerConfig, SemanticQuantizerConfig
+from ..tokenizers.networks import semantic_features
+from ..tokenizers.quantizers import ClapQuantizer, SemanticQuantizer
 from .codebook_report import codebook_report
 from .residual_kmeans import ResidualKMeans
 

@@ -19,10 +19,10 @@ from typing import Any
 
 from huggingface_hub import ModelCard
 
-from ..compatibility import check_streams
 from ..data.records import write_whole
-from ..publishing import upload
-from ..streams import TokenStream
+from ..hub.publishing import upload
+from ..models.streams import TokenStream
+from ..tokenizers.compatibility import check_streams
 
 #: the linear layers of attention and feed-forward
 TARGETS = ("q_proj", "k_proj", "v_proj", "o_proj", "up_proj", "down_proj")
@@ -109,7 +109,7 @@ def push_lora(adapter: Any, repo_id: str, **upload_kwargs: Any) -> Any:
 
     Args:
         adapter: a folder made by `save_lora` (or by `open-musiclm train --lora`, its `adapter`), or the model.
-        upload_kwargs: `private`, `token`, `revision`, … as of [`open_musiclm.publishing.upload`].
+        upload_kwargs: `private`, `token`, `revision`, … as of [`open_musiclm.hub.publishing.upload`].
 
     Returns:
         The commit.

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from ..configuration import MusicLMStageConfig
+from ..models.configuration import MusicLMStageConfig
 from .crops import IGNORED_LABEL
 
 

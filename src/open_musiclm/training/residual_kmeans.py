@@ -10,7 +10,7 @@ from collections.abc import Iterable
 
 import torch
 
-from ..quantizers import nearest_codes
+from ..tokenizers.quantizers import nearest_codes
 
 EPSILON = 1e-5
 

@@ -202,7 +202,7 @@ def make_trainer(
 def prompt_callback(plan: TrainingPlan, pipeline_folder: Path | None, args: TrainingArguments) -> Any:
     """The callback that generates the plan's prompts."""
     from ..evaluation.callback import EvaluationCallback
-    from ..pipeline import MusicLMPipeline
+    from ..pipelines.musiclm import MusicLMPipeline
 
     if args.fsdp:
         raise ValueError("Prompts cannot be generated from a sharded stage; leave them out with FSDP.")

@@ -9,7 +9,7 @@ import zlib
 
 import numpy as np
 
-from ..spectrum import power_spectrogram
+from ..metrics.spectrum import power_spectrogram
 
 __all__ = ["data_uri", "png", "spectrogram_png"]
 

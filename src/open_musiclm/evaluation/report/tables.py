@@ -7,7 +7,7 @@ from html import escape
 
 from ..comparisons import Comparison
 from ..records import MetricResult
-from ..synthesis import Synthesis
+from ..systems.synthesis import Synthesis
 
 __all__ = ["Notes", "comparison_table", "performance_table", "summary_table"]
 

@@ -1,0 +1,154 @@
+"""One sample on a CPU, with the step between two attentions compiled: `generate(fast="compile")`.
+
+    first ─→ attention ─→ between ─→ attention ─→ between … ─→ attention ─→ last ─→ logits
+
+`first`, `between` and `last` are one graph each for all layers, in which every weight is read once and multiplied as it
+is read. The same function as `FastDecoder` computes; PyTorch's compiler makes it, and needs a C++ compiler for that.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+
+from .packed import FastDecoder
+from .packed_weights import fold_qkv
+
+
+class LayerWeights(NamedTuple):
+    """A layer after its attention; plain weights (out, in), in the model's own memory where they are its own."""
+
+    o_proj: torch.Tensor
+    mlp_norm: torch.Tensor
+    up_proj: torch.Tensor
+    taps: torch.Tensor | None  #: (taps, 2 · inner), the oldest first; `None` without the convolution
+    inner_norm: torch.Tensor
+    down_proj: torch.Tensor
+
+
+class CompiledDecoder(FastDecoder):
+    """`FastDecoder` for a batch of one on a CPU."""
+
+    def __init__(self, model, streams: dict[str, torch.Tensor], num_tokens: int, mask_condition_eos: bool):
+        super().__init__(model, streams, num_tokens, mask_condition_eos)
+        self.first, self.between, self.last = compiled_steps(self.head_dim, self.packed.norm_eps)
+        self.qkv = [fold_qkv(layer) for layer in model.decoder.layers]
+        self.weights = [
+            LayerWeights(
+                layer.self_attn.o_proj.weight,
+                packed.mlp_norm,
+                layer.mlp.up_proj.weight,
+                torch.stack(packed.conv) if packed.conv else None,
+                packed.inner_norm,
+                layer.mlp.down_proj.weight,
+            )
+            for layer, packed in zip(model.decoder.layers, self.packed.layers, strict=True)
+        ]
+
+    def prefill(self, token_ids: torch.Tensor) -> torch.Tensor:
+        logits = super().prefill(token_ids)
+        #: of each layer: the convolution's inputs of the rows before, (taps - 1, 2 · inner); `None` without it
+        self.past = [
+            None if weights.taps is None else torch.cat([weights.taps[:0], *state.conv_inputs])
+            for weights, state in zip(self.weights, self.states, strict=True)
+        ]
+        return logits
+
+    def decode_one_token(self, token_ids: torch.Tensor) -> torch.Tensor:
+        index = token_ids.shape[1] - 1
+        packed = self.packed
+        x = F.embedding(token_ids[0, index], packed.embeddings[index % self.num_codebooks])
+        if packed.positions is not None:
+            x = x + packed.positions[index]
+        row = self.first_row + index
+        mask = self._mask(row)
+        try:
+            heads = self.first(x, self.qkv[0], packed.layers[0].key_scale)
+            for number, weights in enumerate(self.weights):
+                attended = self._attend(number, heads, row, mask)
+                if number + 1 < len(self.weights):
+                    x, self.past[number], heads = self.between(
+                        x,
+                        attended,
+                        weights,
+                        self.past[number],
+                        self.qkv[number + 1],
+                        packed.layers[number + 1].key_scale,
+                    )
+                else:
+                    head = packed.head_table[(index + 1) % self.num_codebooks]
+                    logits, self.past[number] = self.last(x, attended, weights, self.past[number], packed.norm, head)
+        except torch._dynamo.exc.BackendCompilerFailed as error:
+            raise ValueError(
+                "`fast='compile'` needs a C++ compiler that PyTorch can use (g++, clang or MSVC): "
+                f"{str(error).strip().splitlines()[0]}"
+            ) from error
+        return logits
+
+    def _attend(self, number: int, heads: tuple[torch.Tensor, ...], row: int, mask: torch.Tensor | None):
+        """Queries (heads, head_dim), the newest key and value (head_dim) → (heads · head_dim)."""
+        state = self.states[number]
+        query, state.keys[0, row], state.values[0, row] = heads
+        output = F.scaled_dot_product_attention(
+            query[None, None],
+            state.keys[:, None, : row + 1],
+            state.values[:, None, : row + 1],
+            None if mask is None else mask[:, None],
+            scale=1.0,
+        )
+        return output.flatten()
+
+
+def can_compile_steps(device: torch.device, batch_size: int) -> bool:
+    """One sample on a CPU: for several, one product for all reads the weights once, too."""
+    return device.type == "cpu" and batch_size == 1
+
+
+@functools.cache
+def compiled_steps(head_dim: int, norm_eps: float) -> tuple[Callable, Callable, Callable]:
+    """The three compiled parts; compiled anew for each size and dtype of stage, and kept on disk by PyTorch."""
+
+    def product(x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+        """(in) · (out, in) → (out) float32, in one loop over the weight."""
+        return stored((weight.float() * x.float()).sum(-1))
+
+    def norm(x: torch.Tensor, gain: torch.Tensor) -> torch.Tensor:
+        return stored(F.layer_norm(x, gain.shape, gain.float(), None, norm_eps))
+
+    def heads_of(x: torch.Tensor, qkv: torch.Tensor, key_scale: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        heads = product(x, qkv).view(-1, head_dim)
+        unit = heads[:-1] / torch.linalg.vector_norm(heads[:-1], dim=-1, keepdim=True).clamp_min(1e-12)
+        return unit[:-1].to(qkv.dtype), (unit[-1] * key_scale.float()).to(qkv.dtype), heads[-1].to(qkv.dtype)
+
+    def rest_of_layer(x: torch.Tensor, attended: torch.Tensor, weights: LayerWeights, past: torch.Tensor | None):
+        x = stored(x.float() + product(attended, weights.o_proj))
+        inner = product(norm(x, weights.mlp_norm), weights.up_proj)
+        if weights.taps is not None and past is not None:
+            inputs = torch.cat([past, inner.to(past.dtype)[None]])
+            inner, past = (inputs.float() * weights.taps.float()).sum(0), inputs[1:]
+        value, gate = inner.chunk(2)
+        gated = norm(stored(value * F.gelu(gate)), weights.inner_norm)
+        return stored((x + product(gated, weights.down_proj)).to(attended.dtype)), past
+
+    def first(x, qkv, key_scale):
+        return heads_of(x, qkv, key_scale)
+
+    def between(x, attended, weights, past, qkv, key_scale):
+        x, past = rest_of_layer(x, attended, weights, past)
+        return x, past, heads_of(x, qkv, key_scale)
+
+    def last(x, attended, weights, past, gain, head):
+        x, past = rest_of_layer(x, attended, weights, past)
+        return product(norm(x.float(), gain), head).to(attended.dtype)[None], past
+
+    compiled = functools.partial(torch.compile, dynamic=False)
+    return compiled(first), compiled(between), compiled(last)
+
+
+def stored(x: torch.Tensor) -> torch.Tensor:
+    """The same, but the compiler makes it once, and does not put its making into every loop that reads it."""
+    return torch.as_strided(x, x.shape, x.stride())

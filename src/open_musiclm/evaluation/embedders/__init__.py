@@ -1,0 +1,1 @@
+"""Networks that hear clips: windows in, embeddings or class probabilities out, kept on disk."""

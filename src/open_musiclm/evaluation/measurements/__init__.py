@@ -1,0 +1,1 @@
+"""The metrics over systems, clips and prompts, each figure with its record."""

@@ -1,0 +1,1 @@
+"""Does a semantic stage repeat its training data?"""

@@ -1,0 +1,1 @@
+"""Arrays in, numbers out: each metric to its last constant."""

@@ -1,0 +1,1 @@
+"""What is published and loaded: model cards, loader files, uploads, the model in the box."""

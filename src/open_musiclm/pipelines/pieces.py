@@ -1,0 +1,200 @@
+"""From windows to a piece: one stage over a whole duration, made as far as it is asked for.
+
+A stage whose windows overlap (semantic, coarse) goes through them in order, each primed with what the one before
+already made. A stage whose windows stand side by side (fine) makes several at once, as one batch. Both pull their
+conditioning streams when a window begins, so the stages of a pipeline can run one after another or interleaved, and
+memory does not grow with the length of the piece.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from fractions import Fraction
+from itertools import islice
+
+import torch
+
+from ..decoding.sampling import spawn_generators
+from ..models.generation import TokenRun
+from ..models.stages import MusicLMStageModel
+from .windows import Window, plan_windows, to_fraction
+
+#: rows (windows · samples) of side-by-side windows generated together; results do not depend on it. A GPU has the
+#: arithmetic for more windows of a large batch too.
+ROWS_A_BATCH = {"cpu": 16, "cuda": 32}
+LEAST_WINDOWS_A_BATCH = {"cpu": 1, "cuda": 8}
+
+
+def windows_a_batch(stage: MusicLMStageModel, batch_size: int) -> int:
+    """How many windows of a stage whose windows stand side by side are made together."""
+    device = stage.device.type
+    return max(ROWS_A_BATCH.get(device, 16) // batch_size, LEAST_WINDOWS_A_BATCH.get(device, 1))
+
+
+class Piece:
+    """One stage's tokens from time 0 on.
+
+    Args:
+        stage: what makes them.
+        windows: in order; may be endless.
+        conditions: the conditioning streams of a window by argument name, `(batch, …)` each.
+        generators: one for each sample.
+        on_token: called after each step.
+        settings: for `stage.generate`.
+        side_by_side: windows made together, where the stage's windows do not overlap.
+    """
+
+    def __init__(
+        self,
+        stage: MusicLMStageModel,
+        windows: Iterable[Window],
+        conditions: Callable[[Window], dict[str, torch.Tensor]],
+        generators: Sequence[torch.Generator],
+        on_token: Callable[[int], None] | None = None,
+        settings: dict | None = None,
+        side_by_side: int = 1,
+    ):
+        self.stage = stage
+        self.stream = stage.predicted_stream
+        self.windows = iter(windows)
+        self.conditions = conditions
+        self.generators = list(generators)
+        self.on_token = on_token
+        self.settings = settings or {}
+        self.overlapping = stage.config.window_stride_in_s < stage.config.window_in_s
+        self.side_by_side = 1 if self.overlapping else side_by_side
+        self.tokens: torch.Tensor | None = None  # of windows that are done: (batch, frames[, codebooks])
+        self.run: TokenRun | None = None  # of the windows under way
+        self.under_way: list[slice] = []  # their frames
+
+    @property
+    def num_frames(self) -> int:
+        """Frames there are."""
+        done = 0 if self.tokens is None else self.tokens.shape[1]
+        if self.run is None:
+            return done
+        return max(done, self.under_way[0].start + self.run.frames.shape[1])
+
+    def advance(self, num_frames: int) -> torch.Tensor:
+        """All tokens so far, at least `num_frames` frames of them: (batch, frames) or (batch, frames, codebooks)."""
+        while self.num_frames < num_frames:
+            if self.run is None:
+                self._begin()
+            first = self.under_way[0]
+            # windows beside one another grow together; only the first one's frames count before all are done
+            self.run.advance(min(num_frames, first.stop) - first.start)
+            if self.run.is_done:
+                self._finish()
+        if self.run is None:
+            return self.tokens
+        made = self.run.frames[: len(self.generators)]
+        return self._joined(self.tokens, made, self.under_way[0])
+
+    def _begin(self) -> None:
+        group = list(islice(self.windows, self.side_by_side))
+        self.under_way = [window.frames(self.stream.frame_rate, self.stream.num_edge_frames) for window in group]
+        first = self.under_way[0]
+        generators = self.generators
+        known = {}
+        if self.overlapping and self.tokens is not None:
+            known[self.stream.argument] = self.tokens[:, first.start :]
+        elif not self.overlapping:
+            generators = [spawn_generators([own], 1)[0] for _ in group for own in self.generators]
+        conditions = [self.conditions(window) for window in group]
+        self.run = self.stage.start_generation(
+            first.stop - first.start,
+            generator=generators,
+            on_token=self.on_token,
+            **{name: torch.cat([each[name] for each in conditions]) for name in conditions[0]},
+            **known,
+            **self.settings,
+        )
+
+    def _finish(self) -> None:
+        for made, frames in zip(self.run.frames.split(len(self.generators)), self.under_way, strict=True):
+            self.tokens = self._joined(self.tokens, made, frames)
+        self.run = None
+
+    @staticmethod
+    def _joined(tokens: torch.Tensor | None, made: torch.Tensor, frames: slice) -> torch.Tensor:
+        """What is there and a window's frames; of the frames in both (a last window reaches back) the older stay."""
+        if tokens is None:
+            return made
+        return torch.cat([tokens, made[:, tokens.shape[1] - frames.start :]], dim=1)
+
+
+def stage_windows(stage: MusicLMStageModel, duration: Fraction | None, grid: Fraction) -> Iterator[Window]:
+    """The stage's windows over a duration in seconds, or without end."""
+    window, stride = to_fraction(stage.config.window_in_s), to_fraction(stage.config.window_stride_in_s)
+    if duration is not None:
+        yield from plan_windows(duration, window, stride, grid)
+        return
+    first, second, *_ = plan_windows(window // grid * grid + 4 * (stride // grid * grid), window, stride, grid)
+    start = first.start
+    while True:
+        yield Window(start, start + first.stop)
+        start += second.start - first.start
+
+
+def cut_conditions(
+    stage: MusicLMStageModel, conditions: dict[str, torch.Tensor], window: Window
+) -> dict[str, torch.Tensor]:
+    """The conditioning streams of one window; a stream without a frame rate describes every window."""
+    cut = {}
+    for stream in stage.condition_streams:
+        token_ids = conditions[stream.argument]
+        if stream.frame_rate is not None:
+            token_ids = token_ids[:, window.frames(stream.frame_rate, stream.num_edge_frames)]
+        cut[stream.argument] = token_ids
+    return cut
+
+
+def generate_piece(
+    stage: MusicLMStageModel,
+    conditions: dict[str, torch.Tensor],
+    duration: Fraction,
+    grid: Fraction,
+    generators: Sequence[torch.Generator],
+    on_token: Callable[[int], None] | None = None,
+    **settings,
+) -> torch.Tensor:
+    """The stage's tokens for `duration` seconds.
+
+    Args:
+        conditions: the conditioning streams by argument name; those with a frame rate from time 0 on, at least as far
+            as the duration.
+        duration: in seconds, a multiple of `grid`.
+        generators: one for each sample.
+        on_token: called after each step.
+        settings: for `stage.generate`.
+
+    Returns:
+        (batch, frames) or (batch, frames, codebooks) of the predicted stream.
+    """
+    piece = Piece(
+        stage,
+        stage_windows(stage, duration, grid),
+        lambda window: cut_conditions(stage, conditions, window),
+        generators,
+        on_token,
+        settings,
+        windows_a_batch(stage, len(generators)),
+    )
+    return piece.advance(last_frame(stage, duration, grid))
+
+
+def last_frame(stage: MusicLMStageModel, duration: Fraction, grid: Fraction) -> int:
+    """Frames of the predicted stream in a piece."""
+    *_, last = stage_windows(stage, duration, grid)
+    return last.frames(stage.predicted_stream.frame_rate, stage.predicted_stream.num_edge_frames).stop
+
+
+def count_steps(stage: MusicLMStageModel, duration: Fraction, grid: Fraction, batch_size: int) -> int:
+    """How many times `generate_piece` calls `on_token` (for a progress bar)."""
+    stream = stage.predicted_stream
+    windows = list(stage_windows(stage, duration, grid))
+    if stage.config.window_stride_in_s == stage.config.window_in_s:
+        batches = -(-len(windows) // windows_a_batch(stage, batch_size))
+        frames = windows[0].frames(stream.frame_rate, stream.num_edge_frames)
+        return batches * (frames.stop - frames.start) * stream.num_codebooks
+    return last_frame(stage, duration, grid) * stream.num_codebooks

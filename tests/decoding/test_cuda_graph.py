@@ -1,0 +1,132 @@
+"""The recorded step: what it computes is tested here on the CPU, that it can be recorded on a GPU."""
+
+import copy
+
+import pytest
+import torch
+from goldens import CASES, STAGES, stage_inputs, stage_model
+from test_packed import FRAMES, conditions, generators
+from tiny import tiny_stage
+
+from open_musiclm.decoding import cuda_graph
+from open_musiclm.decoding.cuda_graph import GraphDecoder
+from open_musiclm.decoding.packed_weights import PackedStage, pack_stage
+from open_musiclm.decoding.sampling import StandardSampling
+from open_musiclm.decoding.static_step import StaticState, TorchStep
+from open_musiclm.models import generation
+
+needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
+DEVICES = ["cpu", pytest.param("cuda", marks=needs_gpu)]
+
+
+@pytest.fixture
+def static(monkeypatch):
+    """Take the static step on a CPU too, where nothing is recorded."""
+    monkeypatch.setattr(generation, "can_record_steps", lambda device: True)
+
+
+def on(device, streams):
+    return {name: each.to(device) for name, each in streams.items()}
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("stage", STAGES)
+@pytest.mark.parametrize("case", CASES)
+def test_same_tokens_as_the_plain_loop(static, case, stage, device):
+    model, inputs = stage_model(case, stage).to(device), stage_inputs(case, stage)
+    beginning = inputs.pop(f"{stage}_token_ids")[:, :3]
+    for prime in ({}, {f"{stage}_token_ids": beginning}):
+        for settings in ({"temperature": 0.9}, {"do_sample": False}, {"top_k": 0, "mask_condition_eos": False}):
+            made = [
+                model.generate(
+                    FRAMES[stage], generator=generators(2), fast=fast, **on(device, {**inputs, **prime}), **settings
+                )
+                for fast in ("graph", False)
+            ]
+            assert torch.equal(*made)
+    assert pack_stage(model).recordings, "the recorded step was not taken"
+
+
+@pytest.mark.parametrize("device", DEVICES)
+class TestRuns:
+    def test_in_pieces_and_beside_one_another(self, static, device):
+        """Two runs of one shape at once have buffers of their own; a third takes those of a finished one."""
+        model = tiny_stage("coarse").to(device)
+        streams = on(device, conditions(model, 2))
+        whole = [model.generate(10, generator=generators(2, seed), fast=False, **streams) for seed in (0, 10)]
+        runs = [model.start_generation(10, generator=generators(2, seed), fast="graph", **streams) for seed in (0, 10)]
+        for frames in (1, 2, 7, 10):
+            for run, expected in zip(runs, whole, strict=True):
+                run.advance(frames)
+                assert torch.equal(run.frames, expected[:, :frames])
+        assert len(pack_stage(model).recordings) == 2
+        model.generate(10, generator=generators(2), fast="graph", **streams)
+        assert len(pack_stage(model).recordings) == 2
+
+    def test_a_run_that_is_dropped_gives_its_buffers_back(self, static, device):
+        model = tiny_stage("coarse").to(device)
+        run = model.start_generation(10, fast="graph", **on(device, conditions(model, 2)))
+        run.advance(4)
+        assert not pack_stage(model).recordings
+        del run
+        assert len(pack_stage(model).recordings) == 1
+
+    def test_few_recordings_are_kept(self, static, device):
+        model = tiny_stage("coarse").to(device)
+        for batch_size in range(1, 10):
+            model.generate(2, fast="graph", **on(device, conditions(model, batch_size)))
+        assert len(pack_stage(model).recordings) == cuda_graph.KEPT_RECORDINGS
+
+    def test_unusual_processors_go_token_by_token(self, static, device):
+        model = tiny_stage("coarse").to(device)
+        streams = on(device, conditions(model, 2))
+        made = [
+            model.generate(9, generator=generators(2), top_p=0.8, fast=fast, **streams) for fast in ("graph", False)
+        ]
+        assert torch.equal(*made)
+        assert not pack_stage(model).recordings
+
+    def test_steps_are_reported(self, static, device):
+        model, steps = tiny_stage("coarse").to(device), []
+        model.generate(6, fast="graph", **on(device, conditions(model, 1)), on_token=steps.append)
+        assert steps == list(range(1, 13))
+
+
+def test_a_step_has_no_host_synchronisation():
+    """On the meta device anything that asks for a value fails."""
+    model = tiny_stage("coarse", max_position_embeddings=64)
+    packed = PackedStage(model.to("meta"), repack=False)
+    packed._bias_of = lambda length: torch.empty(packed.num_heads, length, device="meta")
+    state = StaticState(packed, 2, 60, 40)
+    TorchStep(packed, state, StandardSampling(16, 0.9, 3), True)()
+
+
+def test_a_recording_is_not_kept_by_itself():
+    import gc
+    import weakref
+
+    model = tiny_stage("coarse")
+    packed = pack_stage(model)
+    packed.recordings.append((("shape",), cuda_graph.StepRecording(packed, (1, 8, 4), StandardSampling(16), False)))
+    watched = weakref.ref(packed)
+    del packed, model
+    gc.collect()
+    assert watched() is None
+
+
+@needs_gpu
+def test_bfloat16_on_a_gpu_is_as_near_to_float32_as_the_plain_loop():
+    exact = stage_model("conv_continuous", "coarse")
+    inputs = stage_inputs("conv_continuous", "coarse")
+    ids = inputs.pop("coarse_token_ids").flatten(1)
+    model = copy.deepcopy(exact).cuda().to(torch.bfloat16)
+    expected = exact(**inputs, coarse_token_ids=ids).logits[:, -1]
+    decoder = GraphDecoder(model, on("cuda", inputs), ids.shape[1] + 1, True, StandardSampling(1024), False)
+    with torch.no_grad():
+        decoder.prefill(ids[:, :-1].cuda())
+        recording = decoder.recording[1]
+        recording.begin(ids[:, -1].cuda(), ids.shape[1] - 1)
+        recording.replay()
+    error = (recording.state.logits.cpu() - expected).norm() / expected.norm()
+    plain = model(**on("cuda", inputs), coarse_token_ids=ids.cuda()).logits[:, -1].float().cpu()
+    assert error < 1.5 * (plain - expected).norm() / expected.norm() + 1e-3
