@@ -18,16 +18,36 @@ def test_windows_side_by_side():
     assert cut(25, tail="drop") == cut(20, tail="drop")
     assert cut(25, tail="keep")[2] == [21, 22, 23, 24, 25]
     assert cut(25, tail="zero")[2] == [21, 22, 23, 24, 25, 0, 0, 0, 0, 0]
-    assert cut(25, tail="repeat")[2] == [21, 22, 23, 24, 25, 21, 22, 23, 24, 25]
-    assert cut(24, tail="repeat")[2] == [21, 22, 23, 24, 21, 22, 23, 24, 0, 0]  # whole repeats, then zeros, as CLAP
     assert cut(23, tail="keep", min_tail_in_s=0.3) == cut(20, tail="drop")
     assert len(cut(24, tail="keep", min_tail_in_s=0.3)) == 3
 
 
 def test_short_clips():
     assert cut(4, tail="drop") == []
-    assert cut(4, tail="repeat") == [[1, 2, 3, 4, 1, 2, 3, 4, 0, 0]]
+    assert cut(4) == [[1, 2, 3, 4, 1, 2, 3, 4, 0, 0]]  # whole repeats, then zeros, as CLAP
+    assert cut(9) == [[1, 2, 3, 4, 5, 6, 7, 8, 9, 0]]
     assert cut(4, window_in_s=None) == [[1, 2, 3, 4]]
+
+
+def test_a_rest_is_a_window_only_if_it_is_half_of_one():
+    whole = list(range(1, 11))
+    for rest in range(5):
+        assert cut(10 + rest) == [whole]
+        assert cut(20 + rest) == [whole, list(range(11, 21))]
+    for rest in range(5, 10):
+        assert cut(10 + rest) == [whole, list(range(1 + rest, 11 + rest))]  # whole, and it ends with the clip
+    audio = np.random.default_rng(0).standard_normal(240_001).astype(np.float32)
+    (window,) = cut_windows(audio, 24_000, Windowing())
+    assert (window == audio[:240_000]).all()
+    assert [w[0] for w in cut(27, hop_in_s=0.5)] == [1, 6, 11, 16]
+    assert [w[0] for w in cut(28, hop_in_s=0.5)] == [1, 6, 11, 16, 19]
+
+
+def test_every_metric_of_the_default_preset_cuts_alike():
+    default = get_preset("default")
+    assert default.distance == default.classifier == default.clap == Windowing()
+    with pytest.raises(ValueError, match="'back', 'drop', 'zero' or 'keep'"):
+        cut(25, tail="repeat")
 
 
 def test_overlap():

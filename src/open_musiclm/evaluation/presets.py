@@ -7,7 +7,7 @@ carries a warning and may not be set beside the source's.
 - `audiocraft`: facebookresearch/audiocraft at 896ec7c: `config/solver/musicgen/default.yaml`, `audiocraft/metrics/`.
 - `fadtk`: microsoft/fadtk at ec74b1f: `fadtk/model_loader.py` (`CLAPLaionModel`), `fadtk/fad.py`.
 - `google`: google-research/frechet_audio_distance: `create_embeddings_main.py`, `audioset_model.py`.
-- `default`: windows of 10 s side by side, which CLAP and AST were trained on.
+- `default`: windows of 10 s side by side, which CLAP and AST were trained on; the last one ends with the clip.
 """
 
 from __future__ import annotations
@@ -73,8 +73,8 @@ PRESETS = {
         classifier=Windowing(window_in_s=20.0, hop_in_s=20.0, tail="keep", min_tail_in_s=0.15, sampling_rate=32000),
         kl_direction="reference||generated",
         kl_epsilon=1e-6,
-        # laion_clap: one 10 s window a clip, shorter clips repeated
-        clap=Windowing(window_in_s=10.0, hop_in_s=10.0, tail="repeat"),
+        # laion_clap: one 10 s window a clip, shorter clips repeated, which `back` does too
+        clap=TEN_SECONDS,
         clap_first_window_only=True,
         source_backbones={
             "FAD": "VGGish (TensorFlow)",

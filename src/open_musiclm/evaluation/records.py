@@ -48,11 +48,13 @@ class Windowing:
     Attributes:
         window_in_s: Length of a window; None takes the whole clip.
         hop_in_s: Distance between window starts.
-        tail: What happens to the rest that does not fill a window: `drop` it, `zero` pad it, `repeat` the rest until
-            the window is full, or `keep` it short.
-        min_tail_in_s: A rest shorter than this is dropped whatever `tail` says.
+        tail: What happens to the rest after the last whole window. `back`, the rule of this package: a rest of at
+            least half a hop gets one more whole window, moved back to end with the clip, a shorter one is left out,
+            and only a clip shorter than one window is repeated until it fills it. The others are those of the
+            presets' sources: `drop` the rest, fill it with `zero`s, or `keep` it short.
+        min_tail_in_s: A rest shorter than this is dropped by `zero` and `keep`.
         starts: `covering` puts the last start where the first window that reaches the end begins; `all` starts a
-            window at every hop up to the end of the clip, as fadtk does.
+            window at every hop up to the end of the clip, as fadtk does. `back` has starts of its own.
         sampling_rate: The clip is brought to this rate first (Hz), whatever the network takes; None skips this.
         level: None, or `google_peak`: divided by the largest sample.
         int16: Round samples through 16-bit integers first.
@@ -60,7 +62,7 @@ class Windowing:
 
     window_in_s: float | None = 10.0
     hop_in_s: float | None = 10.0
-    tail: str = "repeat"
+    tail: str = "back"
     min_tail_in_s: float = 0.0
     starts: str = "covering"
     sampling_rate: int | None = None

@@ -33,6 +33,8 @@ def prepare_waveform(waveform: np.ndarray, sampling_rate: int, windowing: Window
 def cut_windows(waveform: np.ndarray, sampling_rate: int, windowing: Windowing) -> list[np.ndarray]:
     """Cuts a clip (samples,) into windows.
 
+    A clip weighs in a distance as much as it has windows, so a rest of a few samples must not make a window.
+
     Returns:
         Arrays (window,), all of one length unless `tail` is `keep`; none if the clip is too short for `tail="drop"`
         or for `min_tail_in_s`.
@@ -45,6 +47,8 @@ def cut_windows(waveform: np.ndarray, sampling_rate: int, windowing: Windowing) 
         raise ValueError(
             f"window {windowing.window_in_s} s and hop {windowing.hop_in_s} s must be at least one sample."
         )
+    if windowing.tail == "back":
+        return _windows_moved_back(waveform, window, hop)
     last_start = (
         max(len(waveform) - 1, 0) if windowing.starts == "all" else max(-(-(len(waveform) - window) // hop) * hop, 0)
     )
@@ -59,11 +63,21 @@ def cut_windows(waveform: np.ndarray, sampling_rate: int, windowing: Windowing) 
     return windows
 
 
+def _windows_moved_back(waveform: np.ndarray, window: int, hop: int) -> list[np.ndarray]:
+    """Whole windows; the rest counts as one if it is at least half a hop long."""
+    beyond = len(waveform) - window
+    if beyond < 0:  # whole repeats, then zeros: the `repeatpad` of CLAP's feature extractor
+        repeated = np.tile(waveform, window // len(waveform))
+        return [np.pad(repeated, (0, window - len(repeated)))]
+    starts = list(range(0, beyond + 1, hop))
+    if 2 * (beyond - starts[-1]) >= hop:
+        starts.append(beyond)
+    return [waveform[start : start + window] for start in starts]
+
+
 def _fill(piece: np.ndarray, window: int, tail: str) -> np.ndarray:
     if tail == "keep":
         return piece
-    if tail == "repeat":  # whole repeats, then zeros: the `repeatpad` of CLAP's feature extractor
-        piece = np.tile(piece, window // len(piece))
-    elif tail != "zero":
-        raise ValueError(f"tail is {tail!r}; it must be 'drop', 'zero', 'repeat' or 'keep'.")
+    if tail != "zero":
+        raise ValueError(f"tail is {tail!r}; it must be 'back', 'drop', 'zero' or 'keep'.")
     return np.pad(piece, (0, window - len(piece)))
