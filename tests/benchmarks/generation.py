@@ -63,16 +63,16 @@ def time_steps(kind: str, stage, batch_size: int, num_steps: int) -> tuple[list[
     decoder, ids = decoder_of(kind, stage, batch_size)
     middle = ids.shape[1] // 2 // stage.predicted_stream.num_codebooks * stage.predicted_stream.num_codebooks
     first = max(middle - num_steps // 2, 1)
-    decoder.prefill(ids[:, :first])
+    decoder.prefill(ids[:, :first, None])
     synchronize(stage.device)
     started = time.perf_counter()
-    decoder.prefill(ids[:, :first])
+    decoder.prefill(ids[:, :first, None])
     synchronize(stage.device)
     prefill = time.perf_counter() - started
     taken = []
     for length in range(first + 1, min(first + 1 + num_steps, ids.shape[1])):
         started = time.perf_counter()
-        decoder.decode_one_token(ids[:, :length])
+        decoder.decode_one_step(ids[:, :length, None])
         synchronize(stage.device)
         taken.append(time.perf_counter() - started)
     num_keys = sum(stream_lengths(stage.predicted_stream.name, middle)) + len(stage.streams)

@@ -57,7 +57,7 @@ def test_bfloat16_is_as_near_as_the_other_way():
     model = tiny_stage("semantic").to(torch.bfloat16)
     exact_model = copy.deepcopy(model).float()
     streams = {"clap_token_ids": torch.zeros(1, 3, dtype=torch.long)}
-    ids = torch.arange(12)[None] % 8
+    ids = torch.arange(12)[None, :, None] % 8
     exact, errors = None, []
     for decoder in (
         FastDecoder(exact_model, streams, 12, True),
@@ -66,7 +66,7 @@ def test_bfloat16_is_as_near_as_the_other_way():
     ):
         with torch.no_grad():
             decoder.prefill(ids[:, :6])
-            logits = torch.cat([decoder.decode_one_token(ids[:, :length]) for length in range(7, 13)]).float()
+            logits = torch.cat([decoder.decode_one_step(ids[:, :length]) for length in range(7, 13)]).float()
         exact = logits if exact is None else exact
         errors.append((logits - exact).norm() / exact.norm())
     assert 0 < errors[2] < 1.5 * errors[1]

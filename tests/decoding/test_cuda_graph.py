@@ -123,7 +123,7 @@ def test_bfloat16_on_a_gpu_is_as_near_to_float32_as_the_plain_loop():
     expected = exact(**inputs, coarse_token_ids=ids).logits[:, -1]
     decoder = GraphDecoder(model, on("cuda", inputs), ids.shape[1] + 1, True, StandardSampling(1024), False)
     with torch.no_grad():
-        decoder.prefill(ids[:, :-1].cuda())
+        decoder.prefill(ids[:, :-1, None].cuda())
         recording = decoder.recording[1]
         recording.begin(ids[:, -1].cuda(), ids.shape[1] - 1)
         recording.replay()

@@ -62,8 +62,8 @@ class TestOriginalWeights:
         """Every step's logits, with samples that hide different keys."""
         model, inputs = stage_model(case, stage), stage_inputs(case, stage)
         ids = inputs.pop(f"{stage}_token_ids").flatten(1)
-        inputs = {name: torch.cat([each, each.flip(1)]).clone() for name, each in inputs.items()}
-        ids = torch.cat([ids, ids.flip(1)])
+        inputs = {name: torch.cat([each, each.flip(1)]).flatten(1).clone() for name, each in inputs.items()}
+        ids = torch.cat([ids, ids.flip(1)])[..., None]
         last = list(inputs)[-1]
         inputs[last][0, -4:] = -1
         with torch.no_grad():
@@ -72,8 +72,8 @@ class TestOriginalWeights:
             first = model.predicted_stream.num_codebooks * 2
             torch.testing.assert_close(fast.prefill(ids[:, :first]), plain.prefill(ids[:, :first]))
             for index in range(first + 1, min(first + 20, ids.shape[1] + 1)):
-                expected = plain.decode_one_token(ids[:, :index])
-                torch.testing.assert_close(fast.decode_one_token(ids[:, :index]), expected, atol=2e-5, rtol=1e-4)
+                expected = plain.decode_one_step(ids[:, :index])
+                torch.testing.assert_close(fast.decode_one_step(ids[:, :index]), expected, atol=2e-5, rtol=1e-4)
 
 
 class TestShapes:
@@ -116,7 +116,7 @@ class TestShapes:
         exact = stage_model("conv_continuous", "coarse")
         rounded = copy.deepcopy(exact).to(torch.bfloat16)
         inputs = stage_inputs("conv_continuous", "coarse")
-        ids = inputs.pop("coarse_token_ids").flatten(1)[:1].repeat(5, 1)
+        ids = inputs.pop("coarse_token_ids").flatten(1)[:1].repeat(5, 1)[..., None]
         inputs = {name: each[:1].flatten(1).repeat(5, 1) for name, each in inputs.items()}
         errors = {}
         for batch_size in (1, 5):  # two layouts of the keys
@@ -131,7 +131,7 @@ class TestShapes:
                 for name, decoder in decoders.items():
                     logits[name].append(decoder.prefill(ids[:batch_size, :10]))
                     for index in range(11, 40):
-                        logits[name].append(decoder.decode_one_token(ids[:batch_size, :index]))
+                        logits[name].append(decoder.decode_one_step(ids[:batch_size, :index]))
             stacked = {name: torch.stack(each).float() for name, each in logits.items()}
             for name in ("plain", "fast"):
                 errors[name] = (stacked[name] - stacked["exact"]).pow(2).mean().sqrt() / stacked["exact"].std()
@@ -145,14 +145,14 @@ class TestInt8:
         """Rounding rows to 255 steps moves logits by about a percent; beyond two samples it is not done."""
         model = stage_model("conv_continuous", "coarse").to(torch.bfloat16)
         inputs = stage_inputs("conv_continuous", "coarse")
-        ids = inputs.pop("coarse_token_ids").flatten(1)[:1].repeat(batch_size, 1)
+        ids = inputs.pop("coarse_token_ids").flatten(1)[:1].repeat(batch_size, 1)[..., None]
         inputs = {name: each[:1].flatten(1).repeat(batch_size, 1) for name, each in inputs.items()}
         logits = {}
         for int8 in (True, False):
             decoder = FastDecoder(model, inputs, 40, True, int8=int8)
             with torch.no_grad():
                 decoder.prefill(ids[:, :10])
-                logits[int8] = torch.stack([decoder.decode_one_token(ids[:, :n]) for n in range(11, 40)]).float()
+                logits[int8] = torch.stack([decoder.decode_one_step(ids[:, :n]) for n in range(11, 40)]).float()
         off = (logits[True] - logits[False]).norm() / logits[False].norm()
         assert off == 0 if batch_size > 2 else 1e-4 < off < 0.04
 

@@ -9,6 +9,7 @@ from transformers import AutoModel
 from transformers.cache_utils import DynamicCache, StaticCache
 
 from open_musiclm import MusicLMCoarseModel, TokenStream
+from open_musiclm.models.masks import forgetful_mask
 
 CASE = "conv_continuous"
 
@@ -69,11 +70,11 @@ def test_padding_has_a_zero_embedding_and_is_never_attended_to():
     model = tiny_stage("coarse")
     inputs = random_inputs(model)
     padded = dict(inputs, semantic_token_ids=F.pad(inputs["semantic_token_ids"], (0, 3), value=-1))
-    embedded = model._embed(padded["semantic_token_ids"], model.streams[1])
+    embedded = model.embed_steps(padded["semantic_token_ids"][..., None], model.streams[1])
     assert (embedded[:, -3:] == 0).all()
     assert (embedded[:, :-3] != 0).any(-1).all()
-    flat = {stream.name: padded[stream.argument] for stream in model.streams}
-    _, visible, sizes = model._embed_sequence(flat, append_condition_eos=True, mask_condition_eos=True)
+    steps = {stream.name: padded[stream.argument][..., None] for stream in model.streams}
+    _, visible, sizes = model.embed_sequence(steps, append_condition_eos=True, mask_condition_eos=True)
     assert visible.split(sizes, dim=1)[1].tolist() == [[True] * 7 + [False] * 4] * 2
 
 
@@ -195,8 +196,7 @@ def test_every_parameter_is_trained():
 
 
 def test_forgetful_mask_hides_a_fixed_share_and_never_the_first():
-    model = tiny_stage("semantic", forgetful_mask_prob=0.15)
-    mask = model._forgetful_mask(500, 40)
+    mask = forgetful_mask(500, 40, 0.15, torch.device("cpu"))
     assert mask[:, 0].all()
     assert ((~mask).sum(1) == 6).all()  # int(40 · 0.15)
     assert (~mask).float().mean(0)[1:].min() > 0.08  # everywhere
@@ -355,6 +355,7 @@ def test_gradient_accumulation_of_the_trainer_averages(tmp_path):
             report_to="none",
             save_strategy="no",
             use_cpu=True,
+            remove_unused_columns=False,
             disable_tqdm=True,
         )
         Trainer(model, arguments, train_dataset=rows).train()

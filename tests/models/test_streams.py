@@ -33,7 +33,7 @@ def test_embedding_rows_follow_the_codebook_of_the_index(sizes, first):
     batch, frames, codebooks, codebook_size = sizes
     stream = TokenStream("any", codebook_size, codebooks)
     ids = torch.randint(codebook_size, (batch, frames * codebooks))
-    rows = embedding_rows(ids, stream, first)
+    rows = embedding_rows(ids[..., None], stream, first)[..., 0]
     for index in range(ids.shape[1]):
         assert torch.equal(rows[:, index], ids[:, index] + codebook_size * ((index + first) % codebooks))
     assert rows.max() < stream.num_embeddings
@@ -41,8 +41,8 @@ def test_embedding_rows_follow_the_codebook_of_the_index(sizes, first):
 
 def test_eos_shares_a_row_with_the_next_codebook():
     stream = TokenStream("clap", 1024, 12)
-    eos = embedding_rows(torch.full((1, 13), stream.eos_id), stream)[0, 12]
-    assert eos == 1024 == embedding_rows(torch.zeros(1, 2, dtype=torch.long), stream)[0, 1]
+    eos = embedding_rows(torch.full((1, 13, 1), stream.eos_id), stream)[0, 12, 0]
+    assert eos == 1024 == embedding_rows(torch.zeros(1, 2, 1, dtype=torch.long), stream)[0, 1, 0]
     assert stream.num_embeddings == 1025 * 12
 
 

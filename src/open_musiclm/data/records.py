@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ..models.streams import TokenStream
+from ..models.streams import TokenStream, resolve_streams
 from ..version import __version__
 
 RECORD_FILE = "tokens.json"
@@ -64,7 +64,7 @@ class TokenRecord:
             content = json.loads(text)
             if content["format"] != FORMAT:
                 raise ValueError(f"{where} has the format {content['format']}; this version reads {FORMAT}.")
-            streams = tuple(TokenStream(**stream) for stream in content["streams"])
+            streams = tuple(resolve_streams(content["streams"]))
             return cls(streams, content["settings"], content["files"], content["software"])
         except (json.JSONDecodeError, KeyError, TypeError) as error:
             raise ValueError(f"{where} is no record of a token dataset: {error!r}.") from error

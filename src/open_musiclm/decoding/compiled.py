@@ -33,8 +33,8 @@ class LayerWeights(NamedTuple):
 class CompiledDecoder(FastDecoder):
     """`FastDecoder` for a batch of one on a CPU."""
 
-    def __init__(self, model, streams: dict[str, torch.Tensor], num_tokens: int, mask_condition_eos: bool):
-        super().__init__(model, streams, num_tokens, mask_condition_eos)
+    def __init__(self, model, streams: dict[str, torch.Tensor], num_steps: int, mask_condition_eos: bool):
+        super().__init__(model, streams, num_steps, mask_condition_eos)
         self.first, self.between, self.last = compiled_steps(self.head_dim, self.packed.norm_eps)
         self.qkv = [fold_qkv(layer) for layer in model.decoder.layers]
         self.weights = [
@@ -49,8 +49,8 @@ class CompiledDecoder(FastDecoder):
             for layer, packed in zip(model.decoder.layers, self.packed.layers, strict=True)
         ]
 
-    def prefill(self, token_ids: torch.Tensor) -> torch.Tensor:
-        logits = super().prefill(token_ids)
+    def prefill(self, steps: torch.Tensor) -> torch.Tensor:
+        logits = super().prefill(steps)
         #: of each layer: the convolution's inputs of the rows before, (taps - 1, 2 · inner); `None` without it
         self.past = [
             None if weights.taps is None else torch.cat([weights.taps[:0], *state.conv_inputs])
@@ -58,12 +58,10 @@ class CompiledDecoder(FastDecoder):
         ]
         return logits
 
-    def decode_one_token(self, token_ids: torch.Tensor) -> torch.Tensor:
-        index = token_ids.shape[1] - 1
+    def decode_one_step(self, steps: torch.Tensor) -> torch.Tensor:
+        index = steps.shape[1] - 1
         packed = self.packed
-        x = F.embedding(token_ids[0, index], packed.embeddings[index % self.num_codebooks])
-        if packed.positions is not None:
-            x = x + packed.positions[index]
+        x = self._embed(steps[:, index], index)[0]
         row = self.first_row + index
         mask = self._mask(row)
         try:
@@ -80,14 +78,15 @@ class CompiledDecoder(FastDecoder):
                         packed.layers[number + 1].key_scale,
                     )
                 else:
-                    head = packed.head_table[(index + 1) % self.num_codebooks]
+                    table, flat = packed.head_table, self.stream.pattern == "flat"
+                    head = table[(index + 1) % self.num_codebooks] if flat else table.flatten(0, 1)
                     logits, self.past[number] = self.last(x, attended, weights, self.past[number], packed.norm, head)
         except torch._dynamo.exc.BackendCompilerFailed as error:
             raise ValueError(
                 "`fast='compile'` needs a C++ compiler that PyTorch can use (g++, clang or MSVC): "
                 f"{str(error).strip().splitlines()[0]}"
             ) from error
-        return logits
+        return logits.view(1, -1, packed.vocabulary_size)
 
     def _attend(self, number: int, heads: tuple[torch.Tensor, ...], row: int, mask: torch.Tensor | None):
         """Queries (heads, head_dim), the newest key and value (head_dim) → (heads · head_dim)."""

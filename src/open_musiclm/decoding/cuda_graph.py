@@ -145,14 +145,14 @@ class GraphDecoder(FastDecoder):
         See [`FastDecoder`] for the others.
     """
 
-    def __init__(self, model, streams, num_tokens: int, mask_condition_eos: bool, sampling, do_sample: bool):
-        super().__init__(model, streams, num_tokens, mask_condition_eos)
+    def __init__(self, model, streams, num_steps: int, mask_condition_eos: bool, sampling, do_sample: bool):
+        super().__init__(model, streams, num_steps, mask_condition_eos)
         self.sampling, self.do_sample = sampling, do_sample
         self.recording: tuple[tuple, StepRecording] | None = None
         self.written = 0  # tokens that the recording's buffers know
 
     def _allocate(self, batch_size: int, num_rows: int, key_mask: torch.Tensor) -> None:
-        shape = (batch_size, num_rows, self.num_tokens)
+        shape = (batch_size, num_rows, self.num_steps)
         self.recording = _take_recording(self.packed, shape, self.sampling, self.do_sample)
         state = self.recording[1].state
         state.conv_inputs.zero_()
@@ -179,7 +179,7 @@ class GraphDecoder(FastDecoder):
         with suppress(Exception):
             self.close()
 
-    def decode_one_token(self, token_ids: torch.Tensor) -> torch.Tensor:
+    def decode_one_step(self, steps: torch.Tensor) -> torch.Tensor:
         raise NotImplementedError("A GraphDecoder decodes and samples in one: `decode_and_sample`.")
 
     def decode_and_sample(

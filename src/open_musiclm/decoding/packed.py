@@ -1,7 +1,7 @@
 """Decoding that reads the weights once a token and does little else.
 
-    prefill           the window's known rows at once ──→ keys, values, convolution inputs in fixed buffers
-    decode_one_token  embed ─→ layers, one row each ─→ norm ─→ the active codebook's head ─→ logits
+    prefill          the window's known rows at once ──→ keys, values, convolution inputs in fixed buffers
+    decode_one_step  embed ─→ layers, one row each ─→ norm ─→ the heads of the next step's codebooks ─→ logits
 
 The same function as `PlainDecoder` computes, on packed weights (packed_weights.py) and with fewer operations.
 """
@@ -11,6 +11,8 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 
+from ..models.patterns import lay
+from ..models.streams import PADDING_ID, embedding_rows
 from .memory import explain_out_of_memory
 from .packed_weights import PackedLayer, PackedStage, is_packable, pack_stage
 
@@ -41,7 +43,7 @@ class FastDecoder:
     Args:
         model: a stage for which [`can_decode_fast`] holds.
         streams: its conditioning streams by argument name.
-        num_tokens: tokens that the predicted stream will have at most.
+        num_steps: steps that the predicted stream will have at most.
         mask_condition_eos: see `MusicLMStageModel.forward`.
         int8: multiply a sample or two with weights rounded to int8 (a CPU and a model in bfloat16).
 
@@ -50,7 +52,7 @@ class FastDecoder:
     """
 
     def __init__(
-        self, model, streams: dict[str, torch.Tensor], num_tokens: int, mask_condition_eos: bool, int8: bool = False
+        self, model, streams: dict[str, torch.Tensor], num_steps: int, mask_condition_eos: bool, int8: bool = False
     ):
         if int8 and (model.device.type != "cpu" or model.dtype != torch.bfloat16):
             raise ValueError(
@@ -58,16 +60,17 @@ class FastDecoder:
             )
         self.model = model
         self.streams = streams
-        self.num_tokens = num_tokens
+        self.num_steps = num_steps
         self.mask_condition_eos = mask_condition_eos
         self.num_heads = model.config.num_attention_heads
         self.head_dim = model.config.head_dim
-        self.num_codebooks = model.predicted_stream.num_codebooks
+        self.stream = model.predicted_stream
+        self.num_codebooks = self.stream.num_codebooks
         self.packed: PackedStage = pack_stage(model, int8)
 
-    def explain_out_of_memory(self, batch_size: int, num_tokens: int):
+    def explain_out_of_memory(self, batch_size: int, num_steps: int):
         """See memory.py."""
-        rows = sum(token_ids.shape[1] for token_ids in self.streams.values()) + num_tokens
+        rows = sum(token_ids.shape[1] for token_ids in self.streams.values()) + num_steps
         return explain_out_of_memory(self.model, batch_size, rows, self._rows_together(), self._release)
 
     def _release(self) -> None:
@@ -78,17 +81,17 @@ class FastDecoder:
 
     # ----------------------------------------------------------------- prefill
 
-    def prefill(self, token_ids: torch.Tensor) -> torch.Tensor:
-        """The conditioning and the predicted stream's beginning (batch, tokens) → next logits (batch, vocabulary)."""
+    def prefill(self, steps: torch.Tensor) -> torch.Tensor:
+        """The conditioning and the known steps (batch, steps, columns) → next logits (batch, columns, vocabulary)."""
         model, packed = self.model, self.packed
-        flat = model._collect_streams({**self.streams, model.predicted_stream.argument: token_ids}, past_length=0)
-        x, key_mask, sizes = model._embed_sequence(flat, True, self.mask_condition_eos)
+        laid = {stream.name: lay(self.streams[stream.argument], stream) for stream in model.condition_streams}
+        x, key_mask, sizes = model.embed_sequence(laid | {self.stream.name: steps}, True, self.mask_condition_eos)
         batch_size, length, _ = x.shape
-        self.first_row = sum(sizes[:-1]) + 1  # of the predicted stream's tokens
-        model._check_cached_prefix(self.first_row, token_ids.shape[1])
+        self.first_row = sum(sizes[:-1]) + 1  # of the predicted stream's steps
+        model.check_cached_prefix(self.first_row, steps.shape[1])
         if bool((key_mask == key_mask[:1]).all()):  # usually: one mask then serves the whole batch
             key_mask = key_mask[:1]
-        self._allocate(batch_size, self.first_row + self.num_tokens, key_mask)
+        self._allocate(batch_size, self.first_row + self.num_steps, key_mask)
 
         positions = torch.arange(length, device=x.device)
         last = []
@@ -100,8 +103,7 @@ class FastDecoder:
                 part_mask = key_mask[part] if len(key_mask) > 1 else key_mask
                 mask = model.decoder.attention_mask(positions, length, part_mask, packed.bias_table(length))
             last.append(self._prefill_part(x[part], part, mask))
-        x = F.layer_norm(torch.cat(last), packed.norm.shape, packed.norm, None, packed.norm_eps)
-        return packed.heads[token_ids.shape[1] % self.num_codebooks](x)
+        return self._logits(torch.cat(last), steps.shape[1])
 
     def _allocate(self, batch_size: int, num_rows: int, key_mask: torch.Tensor) -> None:
         """Buffers for a window of `num_rows` rows; `key_mask` (batch or 1, rows so far) is False for hidden keys."""
@@ -142,19 +144,35 @@ class FastDecoder:
 
     # ------------------------------------------------------------------ decode
 
-    def decode_one_token(self, token_ids: torch.Tensor) -> torch.Tensor:
-        """All predicted tokens so far (batch, tokens), the last one new → next logits (batch, vocabulary)."""
-        index = token_ids.shape[1] - 1
+    def decode_one_step(self, steps: torch.Tensor) -> torch.Tensor:
+        """All steps so far (batch, steps, columns), the last one new → next logits (batch, columns, vocabulary)."""
+        index = steps.shape[1] - 1
         packed = self.packed
-        x = F.embedding(token_ids[:, index], packed.embeddings[index % self.num_codebooks])
-        if packed.positions is not None:
-            x += packed.positions[index]
+        x = self._embed(steps[:, index], index)
         row = self.first_row + index
         mask = self._mask(row)
         for layer, state in zip(packed.layers, self.states, strict=True):
             x = self._attention(layer, state, x, row, mask)
             x = self._feed_forward(layer, state, x)
-        return packed.heads[(index + 1) % self.num_codebooks](self._norm(x, packed.norm))
+        return self._logits(x, index + 1)
+
+    def _embed(self, ids: torch.Tensor, index: int) -> torch.Tensor:
+        """The ids of step `index`, (batch, columns), `PADDING_ID` where there is none → (batch, hidden_size)."""
+        packed = self.packed
+        if self.stream.pattern == "flat":
+            x = F.embedding(ids[:, 0], packed.embeddings[index % self.num_codebooks])
+        else:
+            padding = ids == PADDING_ID
+            rows = embedding_rows(ids.masked_fill(padding, 0)[:, None], self.stream)[:, 0]
+            x = F.embedding(rows, packed.embedding_table).masked_fill(padding.unsqueeze(-1), 0.0).sum(dim=1)
+        return x if packed.positions is None else x + packed.positions[index]
+
+    def _logits(self, x: torch.Tensor, index: int) -> torch.Tensor:
+        """Last rows (batch, hidden_size) → logits of step `index` (batch, columns, vocabulary)."""
+        x = self._norm(x, self.packed.norm)
+        if self.stream.pattern == "flat":
+            return self.packed.heads[index % self.num_codebooks](x)[:, None]
+        return self.packed.joint_head(x).unflatten(-1, (self.num_codebooks, -1))
 
     def _mask(self, row: int) -> torch.Tensor | None:
         """Bias and hidden keys of a query at `row`: (batch or 1, heads or 1, row + 1)."""

@@ -144,7 +144,10 @@ class PackedStage:
         self.conv_channels = 2 * config.intermediate_size if self.num_taps else 0
         self.norm = model.decoder.norm.weight.detach()
         self.head_table = model.heads[stream.name].detach()  # (codebooks, vocabulary, hidden_size)
-        self.heads = [PackedLinear(head, repack, int8) for head in self.head_table]
+        flat = stream.pattern == "flat"
+        self.heads = [PackedLinear(head, repack, int8) for head in self.head_table] if flat else []
+        #: in a pattern of several tokens a step all heads in one product
+        self.joint_head = None if flat else PackedLinear(self.head_table.flatten(0, 1), repack, int8)
         self.embedding_table = model.embeddings[stream.name].weight.detach()
         self.embeddings = [  # one view a codebook: an id of codebook q is a row of the q-th
             self.embedding_table[q * stream.codebook_size :][: stream.codebook_size]

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any, ClassVar
 
 from huggingface_hub.dataclasses import strict
 from transformers import AutoConfig, PreTrainedConfig
 
-from .streams import TokenStream
+from .streams import TokenStream, resolve_streams
 
 POSITION_BIAS_TYPES = ("continuous", "t5", "none")
 
@@ -20,14 +21,18 @@ def _semantic_stream() -> dict:
     return TokenStream("semantic", codebook_size=1024, frame_rate=50.0, num_edge_frames=1).to_dict()
 
 
-def _acoustic_stream(name: str, num_codebooks: int) -> dict:
-    return TokenStream(name, codebook_size=1024, num_codebooks=num_codebooks, frame_rate=75.0).to_dict()
+def _acoustic_stream(name: str, num_codebooks: int, **fields: Any) -> dict:
+    stream = TokenStream(
+        name, codebook_size=1024, num_codebooks=num_codebooks, frame_rate=75.0, source="codec", **fields
+    )
+    return stream.to_dict()
 
 
 @strict
 class MusicLMStageConfig(PreTrainedConfig):
     r"""
-    What the three stages share. Use one of its subclasses, which differ in their defaults only.
+    A stage of any list of streams; by default a single stage, CLAP tokens → all codebooks of a codec in the delay
+    pattern (as MusicGen, Copet et al. 2023). Its subclasses are MusicLM's three stages and differ in defaults only.
 
     Args:
         streams (`list[dict]`): the token streams in order, the last one predicted; each holds the fields of
@@ -49,6 +54,9 @@ class MusicLMStageConfig(PreTrainedConfig):
         non_causal_prefix_size (`int`, defaults to 0): the first so many positions see one another both ways.
         gradient_shrink (`float`, defaults to 0.1): scale of the gradient that reaches the embeddings.
         forgetful_mask_prob (`float`, defaults to 0.15): share of key positions hidden at random in training.
+        condition_dropout (`float`, defaults to 0.0): probability with which training hides all conditioning streams of a
+            sample, and each optional one by itself. Above 0 every conditioning stream is optional, and `generate` has
+            guidance.
         attention_dropout (`float`, defaults to 0.0), hidden_dropout (`float`, defaults to 0.1): dropout on the
             attention weights and its output, and inside the feed-forward.
         layer_norm_eps (`float`, defaults to 1e-5): of every layer norm.
@@ -78,6 +86,7 @@ class MusicLMStageConfig(PreTrainedConfig):
     non_causal_prefix_size: int = 0
     gradient_shrink: float = 0.1
     forgetful_mask_prob: float = 0.15
+    condition_dropout: float | int = 0.0
     attention_dropout: float | int = 0.0
     hidden_dropout: float | int = 0.1
     layer_norm_eps: float = 1e-5
@@ -90,9 +99,7 @@ class MusicLMStageConfig(PreTrainedConfig):
     def __post_init__(self, **kwargs):
         if self.streams is None:
             self.streams = self._default_streams()
-        self.streams = [
-            (stream if isinstance(stream, TokenStream) else TokenStream(**stream)).to_dict() for stream in self.streams
-        ]
+        self.streams = [stream.to_dict() for stream in resolve_streams(self.streams)]
         if self.intermediate_size is None:
             self.intermediate_size = 8 * self.hidden_size // 3 if self.use_conv_feed_forward else 4 * self.hidden_size
         super().__post_init__(**kwargs)
@@ -112,6 +119,10 @@ class MusicLMStageConfig(PreTrainedConfig):
             )
         if self.loss_weights is not None and len(self.loss_weights) != len(names):
             raise ValueError(f"`loss_weights` needs one weight for each of the {len(names)} streams {names}.")
+        if self.streams[-1]["optional"] or self.streams[-1]["context"] != "same":
+            raise ValueError(f"The predicted stream {names[-1]!r} can be neither optional nor of another time.")
+        if not 0 <= self.condition_dropout < 1:
+            raise ValueError(f"`condition_dropout` must lie in [0, 1), got {self.condition_dropout}.")
         if not 0 < self.window_stride_in_s <= self.window_in_s:
             raise ValueError(
                 f"`window_stride_in_s` must lie in (0, window_in_s], got {self.window_stride_in_s} of "
@@ -120,12 +131,19 @@ class MusicLMStageConfig(PreTrainedConfig):
 
     @classmethod
     def _default_streams(cls) -> list[dict]:
-        return []
+        clap = TokenStream("clap", codebook_size=1024, num_codebooks=12, pattern="parallel")
+        return [clap.to_dict(), _acoustic_stream("acoustic", 8, pattern="delay")]
 
     @classmethod
     def from_preset(cls, preset: str, **overrides: Any):
-        """A published size: `"small"`, `"large"` (open-musiclm) or `"paper"` (MusicLM, section 4 and appendix)."""
+        """A published size: `"small"`, `"large"` (open-musiclm) or `"paper"` (MusicLM, section 4 and appendix).
+
+        The stage of any streams also has `"single_stage"`: small, and with the conditioning hidden at times in
+        training, so that `generate` has guidance (MusicGen, section 3.2).
+        """
         presets = {"small": SMALL, "large": LARGE, "paper": LARGE | cls._paper_preset()}
+        if cls is MusicLMStageConfig:
+            presets["single_stage"] = SMALL | {"condition_dropout": 0.2}
         if preset not in presets:
             raise ValueError(f"Unknown preset {preset!r}; there are {sorted(presets)}.")
         return cls(**{**presets[preset], **overrides})
@@ -136,8 +154,11 @@ class MusicLMStageConfig(PreTrainedConfig):
 
     @property
     def token_streams(self) -> list[TokenStream]:
-        """The streams in order, the predicted one last."""
-        return [TokenStream(**stream) for stream in self.streams]
+        """The streams in order, the predicted one last; with `condition_dropout` all others are optional."""
+        *conditions, predicted = [TokenStream(**stream) for stream in self.streams]
+        if self.condition_dropout > 0:
+            conditions = [replace(stream, optional=True) for stream in conditions]
+        return [*conditions, predicted]
 
     @property
     def predicted_stream(self) -> TokenStream:
@@ -258,6 +279,7 @@ class SemanticQuantizerConfig(PreTrainedConfig):
 
 
 for _config in (
+    MusicLMStageConfig,
     MusicLMSemanticConfig,
     MusicLMCoarseConfig,
     MusicLMFineConfig,

@@ -1,11 +1,12 @@
 """How a stage is asked for tokens: `generate`.
 
-    conditioning streams (+ a beginning of the predicted one) ─ prefill ─→ logits ─ sample ─→ token
-                                                     decode_one_token ←──────────────────────┘
+    conditioning streams (+ a beginning of the predicted one) ─ prefill ─→ logits ─ sample ─→ tokens of a step
+                                                      decode_one_step ←───────────────────────┘
 
-A decoder (`FastDecoder`, or `PlainDecoder` through the model's own forward) turns tokens so far into the next logits.
+A decoder (`FastDecoder`, or `PlainDecoder` through the model's own forward) turns steps so far into the next logits.
 
-Every token has the same frame and codebook whatever is drawn, so there is no stopping: the number of steps is known.
+Every token has the same frame and codebook whatever is drawn, so there is no stopping: the number of steps is known. A
+step holds the tokens that the stream's pattern puts there (patterns.py), one in the flat pattern.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 import torch
+import torch.nn.functional as F
 from transformers import GenerationConfig, GenerationMixin, LogitsProcessorList
 
 from ..decoding.compiled import CompiledDecoder, can_compile_steps
@@ -20,7 +22,10 @@ from ..decoding.cuda_graph import GraphDecoder, can_record_steps
 from ..decoding.memory import explain_out_of_memory
 from ..decoding.packed import FastDecoder, can_decode_fast
 from ..decoding.sampling import GumbelNoise, resolve_generators, sample_tokens, standard_sampling
-from .streams import TokenStream, check_token_range, flatten_tokens, unflatten_tokens
+from .inputs import check_ranges, collect_streams, complete_streams
+from .patterns import lay, num_columns, num_known_steps, num_steps, num_whole_frames, places_to_draw, take_up
+from .sequence import check_positions
+from .streams import TokenStream, unflatten_tokens
 
 #: what `fast` may be besides True and False
 FAST_WAYS = ("compile", "int8", "graph")
@@ -36,22 +41,22 @@ class PlainDecoder:
         self.options = {"mask_condition_eos": mask_condition_eos, "use_cache": use_cache}
         self.cache = None
 
-    def prefill(self, token_ids: torch.Tensor) -> torch.Tensor:
-        """The conditioning and the predicted stream's beginning (batch, tokens) → next logits (batch, vocabulary)."""
-        outputs = self.model(**self.streams, **{self.argument: token_ids}, **self.options)
+    def prefill(self, steps: torch.Tensor) -> torch.Tensor:
+        """The conditioning and the known steps (batch, steps, columns) → next logits (batch, columns, vocabulary)."""
+        outputs = self.model(**self.streams, **{self.argument: steps}, in_steps=True, **self.options)
         self.cache = outputs.past_key_values
         return outputs.logits[:, -1]
 
-    def decode_one_token(self, token_ids: torch.Tensor) -> torch.Tensor:
-        """All predicted tokens so far (batch, tokens), the last one new → next logits (batch, vocabulary)."""
+    def decode_one_step(self, steps: torch.Tensor) -> torch.Tensor:
+        """All steps so far (batch, steps, columns), the last one new → next logits (batch, columns, vocabulary)."""
         if self.cache is None:
-            return self.prefill(token_ids)
-        outputs = self.model(**{self.argument: token_ids[:, -1:]}, past_key_values=self.cache, use_cache=True)
-        return outputs.logits[:, -1]
+            return self.prefill(steps)
+        newest = {self.argument: steps[:, -1:]}
+        return self.model(**newest, past_key_values=self.cache, use_cache=True, in_steps=True).logits[:, -1]
 
-    def explain_out_of_memory(self, batch_size: int, num_tokens: int):
+    def explain_out_of_memory(self, batch_size: int, num_steps: int):
         """See memory.py."""
-        rows = sum(token_ids.shape[1] for token_ids in self.streams.values()) + num_tokens
+        rows = sum(token_ids.shape[1] for token_ids in self.streams.values()) + num_steps
 
         def release() -> None:
             self.cache = None
@@ -63,12 +68,12 @@ class TokenRun:
     """A `generate` call under way.
 
     Args:
-        decoder: tokens so far → next logits.
+        decoder: steps so far → next logits.
         stream: the predicted stream.
-        given (batch, tokens): its beginning.
-        num_tokens: tokens to make, the beginning counted in.
+        given (batch, tokens): its beginning, whole frames.
+        num_frames: frames to make, the beginning counted in.
         processors: of the scores, in float32 and with EOS forbidden.
-        noise: of each sample; `None` takes the best token.
+        noise: of each sample's steps, for all columns; `None` takes the best token.
         on_token: called after each step with the number of steps done.
     """
 
@@ -77,7 +82,7 @@ class TokenRun:
         decoder: PlainDecoder | FastDecoder,
         stream: TokenStream,
         given: torch.Tensor,
-        num_tokens: int,
+        num_frames: int,
         processors: LogitsProcessorList,
         noise: GumbelNoise | None,
         on_token: Callable[[int], None] | None = None,
@@ -88,38 +93,47 @@ class TokenRun:
         self.standard = standard_sampling(processors, stream.codebook_size)
         self.noise = iter(noise) if noise is not None else None
         self.on_token = on_token
-        self.num_given = self.num_made = given.shape[1]
-        self.token_ids = given.new_empty(len(given), num_tokens)
-        self.token_ids[:, : self.num_given] = given
+        self.num_frames = num_frames
+        self.num_given_frames = given.shape[1] // stream.num_codebooks
+        self.num_given = self.num_made = num_known_steps(stream, self.num_given_frames)
+        if self.num_given_frames == num_frames:
+            self.num_made = num_steps(stream, num_frames)
+        missing = num_frames * stream.num_codebooks - given.shape[1]
+        #: (batch, steps, columns): what is known, and in the places to draw nothing yet
+        self.steps = lay(F.pad(given, (0, missing)), stream).contiguous()
+        self.places = places_to_draw(stream, self.num_given_frames, num_frames).to(given.device)
 
     @property
     def frames(self) -> torch.Tensor:
         """What there is: (batch, frames) for one codebook, else (batch, frames, num_codebooks)."""
-        return unflatten_tokens(self.token_ids[:, : self.num_made], self.stream)
+        num_frames = max(num_whole_frames(self.stream, self.num_made), self.num_given_frames)
+        made = take_up(self.steps[:, : num_steps(self.stream, num_frames)], self.stream)
+        return unflatten_tokens(made, self.stream)
 
     @property
     def is_done(self) -> bool:
-        return self.num_made == self.token_ids.shape[1]
+        return self.num_made == self.steps.shape[1]
 
     @torch.no_grad()
     def advance(self, num_frames: int) -> None:
         """Go on until there are `num_frames` frames (or all that were asked for)."""
-        stop = min(num_frames * self.stream.num_codebooks, self.token_ids.shape[1])
+        stop = num_steps(self.stream, min(num_frames, self.num_frames))
         if self.num_made < stop:
-            with self.decoder.explain_out_of_memory(*self.token_ids.shape):
+            with self.decoder.explain_out_of_memory(*self.steps.shape[:2]):
                 self._advance(stop)
 
     def _advance(self, stop: int) -> None:
         while self.num_made < stop:
-            so_far = self.token_ids[:, : self.num_made]
+            so_far = self.steps[:, : self.num_made]
             first = self.num_made == self.num_given
             if isinstance(self.decoder, GraphDecoder) and not first:
-                for num_made in self.decoder.decode_and_sample(self.token_ids, self.num_made, stop, self.noise):
+                for num_made in self.decoder.decode_and_sample(self.steps[..., 0], self.num_made, stop, self.noise):
                     self._report(num_made)
                 break
-            logits = self.decoder.prefill(so_far) if first else self.decoder.decode_one_token(so_far)
-            noise = next(self.noise) if self.noise is not None else None
-            self.token_ids[:, self.num_made] = self._sample(so_far, logits, noise)
+            logits = self.decoder.prefill(so_far) if first else self.decoder.decode_one_step(so_far)
+            noise = next(self.noise).view_as(logits) if self.noise is not None else None
+            drawn = self._sample(logits, noise)
+            self.steps[:, self.num_made] = torch.where(self.places[self.num_made], drawn, self.steps[:, self.num_made])
             self._report(self.num_made + 1)
         if self.is_done and isinstance(self.decoder, GraphDecoder):
             self.decoder.close()
@@ -129,12 +143,20 @@ class TokenRun:
         if self.on_token is not None:
             self.on_token(num_made - self.num_given)
 
-    def _sample(self, so_far: torch.Tensor, logits: torch.Tensor, noise: torch.Tensor | None) -> torch.Tensor:
+    def _sample(self, logits: torch.Tensor, noise: torch.Tensor | None) -> torch.Tensor:
+        """Logits and noise (batch, columns, vocabulary) → ids (batch, columns), a column as its own history goes on."""
         if self.standard is not None:
-            return self.standard(logits, noise)
+            drawn = self.standard(logits.flatten(0, 1), None if noise is None else noise.flatten(0, 1))
+            return drawn.view(logits.shape[:2])
         scores = logits.float()
-        scores[:, self.stream.eos_id] = -torch.inf  # a stream's length is what was asked for
-        return sample_tokens(self.processors(so_far, scores), noise)
+        scores[..., self.stream.eos_id] = -torch.inf  # a stream's length is what was asked for
+        columns = []
+        for column in range(scores.shape[1]):
+            begun = column if self.stream.pattern == "delay" else 0
+            history = self.steps[:, begun : self.num_made, column]
+            own_noise = None if noise is None else noise[:, column]
+            columns.append(sample_tokens(self.processors(history, scores[:, column]), own_noise))
+        return torch.stack(columns, dim=1)
 
 
 class StageGenerationMixin(GenerationMixin):
@@ -165,7 +187,8 @@ class StageGenerationMixin(GenerationMixin):
                 draws from the system's entropy. The global random state is neither read nor set.
             generation_config: sampling settings; by default those saved beside the weights. Its
                 `mask_condition_eos` hides the conditioning streams' EOS as in training.
-            logits_processor: further processors, given the predicted ids so far (batch, tokens), flat, and the scores.
+            logits_processor: further processors, given the predicted ids so far (batch, tokens) and the scores; in a
+                pattern of several columns each codebook by itself, with its own ids.
             on_token: called after each step with the number of steps done (for a progress bar).
             fast: decode on packed weights where the model allows it (see packed.py); `False` goes through the
                 model's own `forward` for every token, as does a model with hooks, adapters or quantized weights.
@@ -174,7 +197,8 @@ class StageGenerationMixin(GenerationMixin):
                 `"int8"` reads weights rounded to int8 while one or two samples decode on a CPU in bfloat16: faster
                 there, and not the same tokens.
                 `"graph"` records the step as a CUDA graph (see cuda_graph.py): new, and not yet run on many GPUs.
-            kwargs: the conditioning streams as `{name}_token_ids`; the predicted stream under its own name for a
+            kwargs: the conditioning streams as `{name}_token_ids`, optional ones left out or `-1` for samples that lack
+                them; the predicted stream under its own name for a
                 beginning to keep; and settings that override the generation config (`temperature=0.8`, `top_k=50`,
                 `do_sample=False`, `use_cache=False`, …).
 
@@ -210,55 +234,53 @@ class StageGenerationMixin(GenerationMixin):
         settings, unknown = self._prepare_generation_config(generation_config, **kwargs)
         if unknown:
             raise ValueError(f"`generate` does not know the setting {next(iter(unknown))!r}.")
-        given = self._check_streams(streams, num_frames)
-        batch_size = given.shape[0]
-        generators = resolve_generators(generator, batch_size)
+        streams, given = self._check_streams(streams, num_frames, generator)
+        generators = resolve_generators(generator, given.shape[0])
 
-        num_tokens = num_frames * stream.num_codebooks
         processors = self._get_logits_processor(
             settings,
             input_ids_seq_length=given.shape[1],
             logits_processor=logits_processor if logits_processor is not None else LogitsProcessorList(),
             device=self.device,
         )
-        noise = GumbelNoise(generators, stream.codebook_size + 1, self.device) if settings.do_sample else None
+        drawn = num_columns(stream) * (stream.codebook_size + 1)
+        noise = GumbelNoise(generators, drawn, self.device) if settings.do_sample else None
         decoder: PlainDecoder | FastDecoder
         use_cache = settings.use_cache is not False
         if fast and use_cache and can_decode_fast(self):
-            arguments = (self, streams, num_tokens, settings.mask_condition_eos)
+            arguments = (self, streams, num_steps(stream, num_frames), settings.mask_condition_eos)
             standard = standard_sampling(processors, stream.codebook_size)
-            if fast == "graph" and can_record_steps(self.device) and standard is not None:
+            can_record = can_record_steps(self.device) and standard is not None and num_columns(stream) == 1
+            if fast == "graph" and can_record:
                 decoder = GraphDecoder(*arguments, standard, settings.do_sample)
-            elif fast == "compile" and can_compile_steps(self.device, batch_size):
+            elif fast == "compile" and can_compile_steps(self.device, len(given)):
                 decoder = CompiledDecoder(*arguments)
             else:
                 decoder = FastDecoder(*arguments, int8=fast == "int8")
         else:
             decoder = PlainDecoder(self, streams, settings.mask_condition_eos, use_cache)
-        return TokenRun(decoder, stream, given, num_tokens, processors, noise, on_token)
+        return TokenRun(decoder, stream, given, num_frames, processors, noise, on_token)
 
-    def _check_streams(self, streams: dict[str, torch.Tensor], num_frames: int) -> torch.Tensor:
-        """Refuse what cannot be generated from; returns the predicted stream's beginning (batch, tokens)."""
+    def _check_streams(
+        self, streams: dict[str, torch.Tensor], num_frames: int, generator
+    ) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
+        """Refuse what cannot be generated from.
+
+        Returns:
+            The conditioning streams by argument name, and the predicted one's beginning, (batch, tokens) each.
+        """
         stream = self.predicted_stream
         if isinstance(num_frames, bool) or not isinstance(num_frames, int) or num_frames < 1:
             raise ValueError(f"`num_frames` must be a positive integer, got {num_frames!r}.")
-        arguments = {s.argument: s for s in self.streams}
-        for name in streams:
-            if name not in arguments:
-                raise ValueError(f"{type(self).__name__} has no {name!r}; it takes {', '.join(arguments)}.")
-        flat = {}
-        for name, each in arguments.items():
-            if name in streams:
-                flat[name] = flatten_tokens(streams[name], each).to(self.device)
-                check_token_range(flat[name], each)
-                if not len(flat[name]):
-                    raise ValueError(f"`{name}` is an empty batch.")
-            elif each is not self.streams[-1]:
-                raise ValueError(f"{type(self).__name__} needs `{name}`; it takes {', '.join(arguments)}.")
-        first = next(iter(flat.values()))
-        given = flat.get(stream.argument)
-        if given is None:
-            given = first.new_empty(len(first), 0)
+        flat = collect_streams(streams, self.streams, type(self).__name__)
+        check_ranges(flat, self.streams)
+        for name, token_ids in flat.items():
+            if not len(token_ids):
+                raise ValueError(f"`{name}_token_ids` is an empty batch.")
+        batch_size = len(generator) if isinstance(generator, Sequence) else 1  # for a stage that is given nothing
+        batch_size = next((len(token_ids) for token_ids in flat.values()), batch_size)
+        flat = complete_streams(flat, self.streams, num_frames, batch_size, self.device)
+        given = flat.pop(stream.name)
         if given.shape[1] % stream.num_codebooks:
             raise ValueError(
                 f"`{stream.argument}` has {given.shape[1]} tokens a sample: a beginning must be whole frames of "
@@ -271,5 +293,5 @@ class StageGenerationMixin(GenerationMixin):
             )
         if (given < 0).any():
             raise ValueError(f"`{stream.argument}`: the beginning of the predicted stream cannot hold padding.")
-        streams.pop(stream.argument, None)
-        return given
+        check_positions(stream, num_steps(stream, num_frames), self.config.max_position_embeddings)
+        return {each.argument: flat[each.name] for each in self.condition_streams}, given

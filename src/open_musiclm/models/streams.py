@@ -1,21 +1,32 @@
 """Token streams: what a stage reads and predicts, and how their tokens lie in one flat sequence.
 
-A stage is an ordered list of token streams, the last one predicted. The flat sequence is
+A stage is an ordered list of token streams, the last one predicted. The sequence is
 
-    start₀, tokens₀ … EOS₀, start₁, tokens₁ … EOS₁, …, start_S, tokens_S
+    start₀, steps₀ … EOS₀, start₁, steps₁ … EOS₁, …, start_S, steps_S
 
-where the tokens of a stream of Q codebooks are written frame by frame: (t0 q0, t0 q1, …, t1 q0, …), so the token at
-index i of a stream belongs to codebook ``i mod Q``. This module is index arithmetic; it knows no model.
+where the tokens of a stream of Q codebooks are given frame by frame: (t0 q0, t0 q1, …, t1 q0, …), so the token at
+index i of a stream belongs to codebook ``i mod Q``. As published each token is a step of its own, and the sequence is
+flat; the stream's pattern may put several into one step (patterns.py). This module is index arithmetic; it knows no
+model.
 """
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, replace
+from fractions import Fraction
+from typing import Any
 
 import torch
 
 #: id of a padded position in a token tensor: it has a zero embedding and is never attended to
 PADDING_ID = -1
+#: how the codebooks of a frame may lie in the steps of a sequence: see patterns.py
+PATTERNS = ("flat", "delay", "parallel")
+#: which time a stream may describe: the stage's window, or what comes after it
+CONTEXTS = ("same", "after")
+#: streams whose configs were saved before a stream named its source; any other is its own source
+SOURCES_OF_OLD = {"coarse": "codec", "fine": "codec"}
 
 
 @dataclass(frozen=True)
@@ -29,6 +40,16 @@ class TokenStream:
         frame_rate: frames a second, in Hz, or `None` for a stream that describes the whole sequence in one frame.
         num_edge_frames: frames that the encoder loses at the end of a crop: a HuBERT gives `50 · seconds - 1`, so 1.
         codebook_fingerprint: fingerprint of the codebook that the stage was trained on; `None` if it is not known.
+        source: what makes its tokens: `"clap"`, `"semantic"`, `"codec"`, `"melody"`, …. Streams of one source have
+            codebooks of the same tokenizer. By default what the name says.
+        first_codebook: place of its first codebook among its source's. `None` in a stage's list puts it behind those of
+            the same source before it (see [`resolve_streams`]).
+        pattern: how the codebooks of a frame lie in the sequence (see patterns.py): `"flat"`, one token a step, as
+            published; `"delay"`, codebook q a step behind codebook q - 1; `"parallel"`, all in one step.
+        optional: a conditioning stream that may be left out, or hidden for some samples of a batch by `PADDING_ID` in
+            all of its positions. Training has to hide it at times (`condition_dropout`).
+        context: `"same"` for the time that the stage's window covers, `"after"` for the time behind it.
+        context_in_s: length in seconds of what an `"after"` stream describes.
     """
 
     name: str
@@ -37,8 +58,16 @@ class TokenStream:
     frame_rate: float | None = None
     num_edge_frames: int = 0
     codebook_fingerprint: str | None = None
+    source: str | None = None
+    first_codebook: int | None = None
+    pattern: str = "flat"
+    optional: bool = False
+    context: str = "same"
+    context_in_s: float | None = None
 
     def __post_init__(self):
+        if self.source is None:
+            object.__setattr__(self, "source", SOURCES_OF_OLD.get(self.name, self.name))
         if not self.name.isidentifier():
             raise ValueError(f"A stream's name is used as an argument name, so {self.name!r} cannot be one.")
         for field in ("codebook_size", "num_codebooks"):
@@ -46,6 +75,20 @@ class TokenStream:
                 raise ValueError(f"Stream {self.name!r}: {field} must be at least 1, got {getattr(self, field)}.")
         if self.frame_rate is not None and not self.frame_rate > 0:
             raise ValueError(f"Stream {self.name!r}: frame_rate must be positive, got {self.frame_rate}.")
+        if self.first_codebook is not None and self.first_codebook < 0:
+            raise ValueError(f"Stream {self.name!r}: first_codebook must not be negative, got {self.first_codebook}.")
+        for field, allowed in (("pattern", PATTERNS), ("context", CONTEXTS)):
+            if getattr(self, field) not in allowed:
+                raise ValueError(
+                    f"Stream {self.name!r}: {field} must be one of {allowed}, got {getattr(self, field)!r}."
+                )
+        if (self.context == "after") != (self.context_in_s is not None):
+            raise ValueError(
+                f"Stream {self.name!r}: context_in_s belongs to the context 'after' and to no other, got context "
+                f"{self.context!r} and context_in_s {self.context_in_s!r}."
+            )
+        if self.context == "after" and (self.frame_rate is None or self.num_frames_after < 1):
+            raise ValueError(f"Stream {self.name!r}: {self.context_in_s!r} s at {self.frame_rate!r} Hz hold no frame.")
 
     @property
     def argument(self) -> str:
@@ -61,8 +104,46 @@ class TokenStream:
         """Rows of the embedding table: an EOS row a codebook, although the offsets below leave most of them unused."""
         return (self.codebook_size + 1) * self.num_codebooks
 
+    @property
+    def num_frames_after(self) -> int:
+        """Frames of a stream that describes the time after the window."""
+        return int(_fraction(self.context_in_s) * _fraction(self.frame_rate)) - self.num_edge_frames
+
     def to_dict(self) -> dict:
         return asdict(self)
+
+
+def resolve_streams(streams: Iterable[TokenStream | dict[str, Any]]) -> list[TokenStream]:
+    """A stage's (or a token dataset's) streams, each with its place among its source's codebooks.
+
+    One that does not say it follows those of its source before it in the list: so the fine stream of a config saved
+    before streams said it begins behind the coarse one.
+    """
+    resolved: list[TokenStream] = []
+    for stream in streams:
+        stream = stream if isinstance(stream, TokenStream) else TokenStream(**stream)
+        if stream.first_codebook is None:
+            before = [s for s in resolved if s.source == stream.source and s.context == stream.context]
+            first = max(((s.first_codebook or 0) + s.num_codebooks for s in before), default=0)
+            stream = replace(stream, first_codebook=first)
+        resolved.append(stream)
+    return resolved
+
+
+def frames_beside(stream: TokenStream, other: TokenStream, num_frames: int) -> int:
+    """Frames that `stream` has for a window in which `other` has `num_frames`."""
+    if stream.frame_rate is None:
+        return 1
+    if stream.context == "after":
+        return stream.num_frames_after
+    if other.frame_rate is None:
+        return num_frames
+    frames = (num_frames + other.num_edge_frames) / _fraction(other.frame_rate) * _fraction(stream.frame_rate)
+    return max(int(frames) - stream.num_edge_frames, 1)
+
+
+def _fraction(value: float | None) -> Fraction:
+    return Fraction(value or 0).limit_denominator(1_000_000)
 
 
 def flatten_tokens(token_ids: torch.Tensor, stream: TokenStream) -> torch.Tensor:
@@ -113,23 +194,25 @@ def check_token_range(token_ids: torch.Tensor, stream: TokenStream) -> None:
         )
 
 
-def embedding_rows(token_ids: torch.Tensor, stream: TokenStream, first_index: int | torch.Tensor = 0) -> torch.Tensor:
-    """Rows of the stream's embedding table: token + codebook_size · (index mod num_codebooks).
+def embedding_rows(steps: torch.Tensor, stream: TokenStream, first_step: int | torch.Tensor = 0) -> torch.Tensor:
+    """Rows of the stream's embedding table: token + codebook_size · codebook.
 
     The offset multiplies `codebook_size`, not `codebook_size + 1`, so EOS (always at codebook 0 after whole frames)
     shares a row with token 0 of codebook 1 when there are several codebooks. Published checkpoints were trained so.
 
     Args:
-        token_ids: (batch, tokens), no padding.
-        first_index: index in the stream of the first of them.
+        steps: (batch, steps, columns), no padding.
+        first_step: index in the stream of the first of them.
 
     Returns:
-        (batch, tokens) int64.
+        (batch, steps, columns) int64.
     """
     if stream.num_codebooks == 1:
-        return token_ids
-    index = torch.arange(token_ids.shape[1], device=token_ids.device) + first_index
-    return token_ids + stream.codebook_size * (index % stream.num_codebooks)
+        return steps
+    if stream.pattern != "flat":
+        return steps + stream.codebook_size * torch.arange(stream.num_codebooks, device=steps.device)
+    index = torch.arange(steps.shape[1], device=steps.device) + first_step
+    return steps + stream.codebook_size * (index % stream.num_codebooks)[:, None]
 
 
 def unflatten_tokens(token_ids: torch.Tensor, stream: TokenStream) -> torch.Tensor:

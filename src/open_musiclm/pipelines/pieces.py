@@ -16,6 +16,7 @@ import torch
 
 from ..decoding.sampling import spawn_generators
 from ..models.generation import TokenRun
+from ..models.patterns import num_steps_to_make
 from ..models.stages import MusicLMStageModel
 from .windows import Window, plan_windows, to_fraction
 
@@ -192,9 +193,12 @@ def last_frame(stage: MusicLMStageModel, duration: Fraction, grid: Fraction) -> 
 def count_steps(stage: MusicLMStageModel, duration: Fraction, grid: Fraction, batch_size: int) -> int:
     """How many times `generate_piece` calls `on_token` (for a progress bar)."""
     stream = stage.predicted_stream
-    windows = list(stage_windows(stage, duration, grid))
+    frames = [w.frames(stream.frame_rate, stream.num_edge_frames) for w in stage_windows(stage, duration, grid)]
     if stage.config.window_stride_in_s == stage.config.window_in_s:
-        batches = -(-len(windows) // windows_a_batch(stage, batch_size))
-        frames = windows[0].frames(stream.frame_rate, stream.num_edge_frames)
-        return batches * (frames.stop - frames.start) * stream.num_codebooks
-    return last_frame(stage, duration, grid) * stream.num_codebooks
+        batches = -(-len(frames) // windows_a_batch(stage, batch_size))
+        return batches * num_steps_to_make(stream, 0, frames[0].stop - frames[0].start)
+    made = steps = 0
+    for window in frames:
+        steps += num_steps_to_make(stream, max(made - window.start, 0), window.stop - window.start)
+        made = window.stop
+    return steps

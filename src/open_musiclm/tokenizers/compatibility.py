@@ -63,20 +63,31 @@ def semantic_stream(quantizer) -> TokenStream:
     """The stream that a `SemanticQuantizer` makes."""
     config = quantizer.config
     return TokenStream(
-        "semantic", config.codebook_size, 1, float(config.frame_rate), config.num_edge_frames, quantizer.fingerprint
+        "semantic",
+        config.codebook_size,
+        1,
+        float(config.frame_rate),
+        config.num_edge_frames,
+        quantizer.fingerprint,
+        "semantic",
+        first_codebook=0,
     )
 
 
 def acoustic_stream(codec, name: str, first: int, num_codebooks: int) -> TokenStream:
     """The stream of the codec's codebooks `first` … `first + num_codebooks - 1`."""
     fingerprint = codec_fingerprint(codec, first, first + num_codebooks)
-    return TokenStream(name, codec.config.codebook_size, num_codebooks, codec_frame_rate(codec), 0, fingerprint)
+    return TokenStream(
+        name, codec.config.codebook_size, num_codebooks, codec_frame_rate(codec), 0, fingerprint, "codec", first
+    )
 
 
 def clap_stream(quantizer) -> TokenStream:
     """The stream that a `ClapQuantizer` makes."""
     config = quantizer.config
-    return TokenStream("clap", config.codebook_size, config.num_quantizers, None, 0, quantizer.fingerprint)
+    return TokenStream(
+        "clap", config.codebook_size, config.num_quantizers, None, 0, quantizer.fingerprint, "clap", first_codebook=0
+    )
 
 
 def check_streams(what: str, stream: TokenStream, other: str, found: TokenStream) -> None:

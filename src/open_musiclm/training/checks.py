@@ -63,4 +63,8 @@ def component_streams(record: TokenRecord, components: dict[str, Any]) -> dict[s
 
 def streams_for_stage(record: TokenRecord, config: MusicLMStageConfig) -> list[dict]:
     """The streams of a stage to be trained from nothing on these tokens: its own names, the tokens' sizes and codebooks."""
-    return [record.stream(stream.name).to_dict() for stream in config.token_streams]
+    laid = ("pattern", "optional", "context", "context_in_s")
+    return [
+        record.stream(stream["name"]).to_dict() | {field: stream[field] for field in laid}
+        for stream in config.streams or ()
+    ]

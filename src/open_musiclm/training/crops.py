@@ -16,11 +16,9 @@ import numpy as np
 import torch
 
 from ..models.configuration import MusicLMStageConfig
+from ..models.loss import IGNORED_LABEL
 from ..models.streams import PADDING_ID, TokenStream
 from ..pipelines.windows import Window, round_down, time_grid, to_fraction
-
-#: what the loss ignores
-IGNORED_LABEL = -100
 
 
 class CropCollator:

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 
 from ..models.configuration import MusicLMStageConfig
-from .crops import IGNORED_LABEL
+from ..models.loss import IGNORED_LABEL
 
 
 def stage_metrics(config: MusicLMStageConfig) -> dict[str, Callable]:
@@ -26,7 +26,7 @@ def stage_metrics(config: MusicLMStageConfig) -> dict[str, Callable]:
     num_codebooks = config.predicted_stream.num_codebooks
 
     def sum_up(logits: Any, labels: torch.Tensor) -> torch.Tensor:
-        """Logits (batch, tokens + 1, vocabulary) → (batch, codebooks, 3): summed loss, right tokens, tokens."""
+        """Logits (batch, tokens (+ 1), vocabulary) → (batch, codebooks, 3): summed loss, right tokens, tokens."""
         if isinstance(logits, tuple):
             logits = logits[0]
         labels = labels.flatten(1)
