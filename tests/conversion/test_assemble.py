@@ -1,9 +1,7 @@
 """A whole pipeline of converted stages and codebooks and of frozen parts, from folders and from original files."""
 
 import json
-import sys
 
-import convert_open_musiclm
 import numpy as np
 import pytest
 import torch
@@ -35,13 +33,10 @@ def frozen(sources):
 
 
 @pytest.fixture(scope="module")
-def assembled(sources, tmp_path_factory):
+def assembled(sources, tmp_path_factory, run_convert):
     """The folder that the command makes, once."""
     folder = tmp_path_factory.mktemp("assembled") / "my-musiclm"
-    with pytest.MonkeyPatch.context() as patch:
-        arguments = ["--checkpoint-dir", sources / "checkpoints", "--output-dir", folder, *frozen(sources)]
-        patch.setattr(sys, "argv", ["convert_open_musiclm.py", *map(str, arguments)])
-        convert_open_musiclm.main()
+    run_convert("--checkpoint-dir", sources / "checkpoints", "--output-dir", folder, *frozen(sources))
     return folder
 
 
@@ -95,7 +90,7 @@ def test_the_card_says_what_is_known(assembled):
     for file in ("semantic.transformer.1000.pt", "clap.rvq.950_no_fusion.pt", "kmeans_10s_no_fusion.joblib"):
         assert file in card.text
     assert "tokens of m-a-p/MERT-v0 | cc-by-nc-4.0" in card.text
-    assert "python conversion/convert_open_musiclm.py --checkpoint-dir" in card.text
+    assert "open-musiclm convert --checkpoint-dir" in card.text
 
 
 def test_a_clap_of_transformers_is_set_to_the_originals_numbers(assembled, sources):
