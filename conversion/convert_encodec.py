@@ -8,40 +8,25 @@ The folder then loads with `EncodecModel.from_pretrained`.
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
-from typing import Any
 
-from checkpoint_files import read_state_dict
-from encodec_names import encodec_config, encodec_rows
-from name_table import apply_name_table, meta_shapes, save_converted
-from output_folder import run_command, whole_folder
-from transformers import EncodecConfig, EncodecModel
+from open_musiclm.cli import one_line
+from open_musiclm.conversion.encodec_conversion import convert_encodec
+from open_musiclm.conversion.output_folder import whole_folder
 
 
-def convert_encodec(checkpoint: str | Path, folder: str | Path) -> None:
-    """Writes an `EncodecModel`.
-
-    Raises:
-        CheckpointError: The file is damaged or no such checkpoint.
-    """
-    tensors = read_state_dict(checkpoint)
-    config: Any = EncodecConfig(**encodec_config(tensors, checkpoint))
-    config.source = Path(checkpoint).name
-    shapes = meta_shapes(EncodecModel, config)
-    converted = apply_name_table(tensors, encodec_rows(tensors), shapes, checkpoint)
-    save_converted(EncodecModel, config, converted, folder)
-
-
-def main() -> None:
+def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--checkpoint", type=Path, required=True, help="the original .th or .pt file")
     parser.add_argument("--output-dir", type=Path, required=True, help="folder to write")
-    parser.add_argument("--overwrite", action="store_true", help="replace the output folder")
+    parser.add_argument("--overwrite", action="store_true", help="replace what an earlier conversion wrote there")
     args = parser.parse_args()
-    with whole_folder(args.output_dir, args.overwrite) as folder:
+    with whole_folder(args.output_dir, args.overwrite, [args.checkpoint]) as folder:
         convert_encodec(args.checkpoint, folder)
     print(f"{args.checkpoint.name} → {args.output_dir}")
+    return 0
 
 
 if __name__ == "__main__":
-    run_command(main)
+    sys.exit(one_line(main, "convert_encodec.py"))

@@ -15,7 +15,6 @@ from open_musiclm.pipelines.windows import plan_windows, time_grid, to_fraction
 
 from .models import STAGES
 
-CONVERSION = Path(__file__).parents[2] / "conversion"
 GRID = time_grid([50.0, 75.0])
 
 
@@ -52,9 +51,8 @@ def ask(request: dict, script_name: str = "original_loop.py"):
 
 def converted_stage(stage: str, size: str, saved: Path):
     """The saved weights in this package's model, through the converter's tables, and how far its logits are off."""
-    sys.path.insert(0, str(CONVERSION))
-    from name_table import apply_name_table, meta_shapes
-    from stage_names import stage_rows
+    from open_musiclm.conversion.name_table import apply_name_table, meta_shapes
+    from open_musiclm.conversion.stage_names import stage_rows
 
     config_class, model_class = STAGES[stage]
     config = config_class.from_preset(size)

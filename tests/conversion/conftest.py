@@ -1,16 +1,25 @@
-import sys
-
-import convert_open_musiclm
 import pytest
+
+from open_musiclm.cli import build_parser
+
+
+@pytest.fixture(scope="session")
+def run_convert():
+    """Runs the command in this process; its errors are raised."""
+
+    def run(*arguments: object) -> None:
+        args = build_parser().parse_args(["convert", *map(str, arguments)])
+        args.run(args)
+
+    return run
 
 
 @pytest.fixture
-def convert(monkeypatch, capsys):
-    """Runs the command in this process; returns what it printed."""
+def convert(run_convert, capsys):
+    """Runs the command; returns what it printed."""
 
     def run(*arguments: object) -> str:
-        monkeypatch.setattr(sys, "argv", ["convert_open_musiclm.py", *map(str, arguments)])
-        convert_open_musiclm.main()
+        run_convert(*arguments)
         return capsys.readouterr().out
 
     return run

@@ -6,10 +6,11 @@ from pathlib import Path
 import joblib
 import numpy as np
 import torch
-from name_table import meta_shapes
-from original_config import STAGES, read_original_config, stage_config
 from sklearn.cluster import MiniBatchKMeans
-from stage_names import stage_rows
+
+from open_musiclm.conversion.name_table import meta_shapes
+from open_musiclm.conversion.original_config import STAGES, read_original_config, stage_config
+from open_musiclm.conversion.stage_names import stage_rows
 
 SIZES = {"dim": 32, "depth": 2, "heads": 2, "relative_position_bias_type": "continuous"}
 # Fits the tiny networks of tests/tiny.py.

@@ -5,9 +5,10 @@ import os
 import numpy as np
 import pytest
 import torch
-from checkpoint_error import CheckpointError
-from checkpoint_files import read_state_dict, without_wrapper_prefixes
 from goldens import FILES, GOLDENS
+
+from open_musiclm.conversion.checkpoint_error import CheckpointError
+from open_musiclm.conversion.checkpoint_files import read_state_dict, without_wrapper_prefixes
 
 STAGE = GOLDENS / "conv_continuous" / FILES["fine"]
 

@@ -6,16 +6,15 @@ import subprocess
 import sys
 from pathlib import Path
 
-import convert_open_musiclm
 import pytest
 import torch
-from checkpoint_error import CheckpointError
 from goldens import CASES, CLASSES, FILES, GOLDENS, STAGES, expected, rename, stage_inputs
-from original_config import read_original_config
 from original_files import CONFIG, original_config, original_state_dict, write_checkpoint_folder
-from quantizer_files import read_rvq_codebooks
 
 from open_musiclm import ClapQuantizer, SemanticQuantizer
+from open_musiclm.conversion.checkpoint_error import CheckpointError
+from open_musiclm.conversion.original_config import read_original_config
+from open_musiclm.conversion.quantizer_files import read_rvq_codebooks
 
 TOLERANCE = {"atol": 1e-4, "rtol": 1e-4}
 NUM_FRAMES = {"semantic": 40, "coarse": 20, "fine": 12}
@@ -23,15 +22,12 @@ NUM_PRIMED = {"semantic": 15, "coarse": 7, "fine": 5}
 
 
 @pytest.fixture(scope="module")
-def converted(tmp_path_factory):
+def converted(tmp_path_factory, run_convert):
     """Each golden folder, converted once by the command."""
     folders = {}
     for case in CASES:
         folders[case] = tmp_path_factory.mktemp(case) / "out"
-        with pytest.MonkeyPatch.context() as patch:
-            arguments = ["--checkpoint-dir", str(GOLDENS / case), "--output-dir", str(folders[case])]
-            patch.setattr(sys, "argv", ["convert_open_musiclm.py", *arguments])
-            convert_open_musiclm.main()
+        run_convert("--checkpoint-dir", GOLDENS / case, "--output-dir", folders[case])
     return folders
 
 
@@ -179,7 +175,11 @@ def test_only_a_fine_stage(tmp_path, convert):
         del config[section]
     (folder / "musiclm_tiny.json").write_text(json.dumps(config))
     printed = convert("--checkpoint-dir", folder, "--output-dir", tmp_path / "out")
-    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["README.md", "fine_model"]
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
+        ".open_musiclm_conversion.json",
+        "README.md",
+        "fine_model",
+    ]
     assert "not there: semantic_model (semantic.transformer.N.pt)" in printed
     assert load(tmp_path / "out", "fine").streams[-1].codebook_fingerprint is None
 
@@ -200,6 +200,7 @@ def test_files_named_one_by_one(tmp_path, convert):
     given = [part for option, name in names.items() for part in (f"--{option}", renamed / name)]
     convert(*given, "--output-dir", tmp_path / "out")
     assert {path.name for path in (tmp_path / "out").iterdir()} == {
+        ".open_musiclm_conversion.json",
         "README.md",
         "semantic_model",
         "clap_quantizer",
@@ -286,8 +287,9 @@ def test_an_output_folder_in_use_is_kept(tmp_path, convert):
     with pytest.raises(CheckpointError, match="is not empty"):
         convert("--checkpoint-dir", folder, "--output-dir", tmp_path / "out")
     assert (tmp_path / "out" / "mine.txt").read_text() == "mine"
-    convert("--checkpoint-dir", folder, "--output-dir", tmp_path / "out", "--overwrite")
-    assert not (tmp_path / "out" / "mine.txt").exists()
+    with pytest.raises(CheckpointError, match="no conversion wrote it"):
+        convert("--checkpoint-dir", folder, "--output-dir", tmp_path / "out", "--overwrite")
+    assert (tmp_path / "out" / "mine.txt").read_text() == "mine"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["in", "out"]
 
 
@@ -304,14 +306,14 @@ def test_rvq_files_with_other_tensors_are_refused(tmp_path):
 
 def test_the_command_line(tmp_path):
     """As a user runs it: a truncated file ends it with one line and exit code 1, and there is no output folder."""
-    script = Path(convert_open_musiclm.__file__)
+    script = Path(__file__).parents[2] / "conversion" / "convert_open_musiclm.py"
     folder = write_checkpoint_folder(tmp_path / "in", stages=("fine",))
     content = (folder / "fine.transformer.1000.pt").read_bytes()
     (folder / "fine.transformer.1000.pt").write_bytes(content[: len(content) // 2])
     command = [sys.executable, script, "--checkpoint-dir", folder, "--output-dir", tmp_path / "out"]
     result = subprocess.run(command, capture_output=True, text=True, check=False)
     assert result.returncode == 1
-    assert result.stderr.strip().splitlines()[-1].startswith("error: ")
+    assert result.stderr.strip().splitlines()[-1].startswith("open-musiclm convert: ")
     assert "fine.transformer.1000.pt: the file is cut off" in result.stderr
     assert len(result.stderr.strip().splitlines()) == 1
     assert [path.name for path in tmp_path.iterdir()] == ["in"]

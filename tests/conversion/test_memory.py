@@ -6,11 +6,11 @@ import subprocess
 import sys
 from pathlib import Path
 
-import convert_open_musiclm
 import pytest
 import torch
-from original_config import read_original_config
 from original_files import original_config, original_state_dict
+
+from open_musiclm.conversion.original_config import read_original_config
 
 MEASURE = """
 import resource, subprocess, sys
@@ -38,8 +38,8 @@ def test_peak_memory_is_about_twice_the_largest_file(tmp_path):
         tensors = {name: tensor * 0.05 for name, tensor in original_state_dict(filled, stage).items()}
         torch.save(tensors, tmp_path / "in" / f"{stage}.transformer.100.pt")
     largest = max(path.stat().st_size for path in (tmp_path / "in").glob("*.pt"))
-    script = Path(convert_open_musiclm.__file__)
-    base = peak_bytes(script, "--help")
+    script = Path(__file__).parents[2] / "conversion" / "convert_open_musiclm.py"
+    base = peak_bytes("-c", "import open_musiclm.conversion.convert")
     peak = peak_bytes(script, "--checkpoint-dir", tmp_path / "in", "--output-dir", tmp_path / "out")
     assert largest > 3e8
     assert peak - base < 2.2 * largest

@@ -3,13 +3,14 @@
 import numpy as np
 import pytest
 import torch
-from checkpoint_error import CheckpointError
-from convert_clap import convert_clap
-from convert_encodec import convert_encodec
 from safetensors.torch import load_file
 from seeded_weights import RECORDINGS, music_like, read_layout, seeded_state_dict
 from tiny import tiny_tokenizer
 from transformers import ClapFeatureExtractor, ClapModel, ClapProcessor, EncodecModel
+
+from open_musiclm.conversion.checkpoint_error import CheckpointError
+from open_musiclm.conversion.clap_conversion import convert_clap
+from open_musiclm.conversion.encodec_conversion import convert_encodec
 
 CLAPS = ["clap_tiny_unfused", "clap_tiny_fused", "clap_base_unfused", "clap_base_fused"]
 TOLERANCE = {"rtol": 0, "atol": 1e-5}

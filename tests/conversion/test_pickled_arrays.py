@@ -10,13 +10,13 @@ import joblib
 import numpy as np
 import pytest
 import torch
-from checkpoint_error import CheckpointError
 from goldens import GOLDENS
 from original_files import fitted_kmeans
-from pickled_arrays import read_pickled_arrays
-from quantizer_files import read_kmeans_centroids
 
 from open_musiclm import SemanticQuantizer, SemanticQuantizerConfig
+from open_musiclm.conversion.checkpoint_error import CheckpointError
+from open_musiclm.conversion.pickled_arrays import read_pickled_arrays
+from open_musiclm.conversion.quantizer_files import read_kmeans_centroids
 
 GOLDEN = GOLDENS / "conv_continuous" / "kmeans_10s_no_fusion.joblib"
 
@@ -64,11 +64,10 @@ def test_plain_pickles(tmp_path, protocol, order, dtype):
 
 def test_scikit_learn_and_joblib_stay_unimported():
     code = (
-        "import sys; from quantizer_files import read_kmeans_centroids; "
+        "import sys; from open_musiclm.conversion.quantizer_files import read_kmeans_centroids; "
         f"print(tuple(read_kmeans_centroids({str(GOLDEN)!r}).shape), [m for m in ('sklearn', 'joblib') if m in sys.modules])"
     )
-    folder = os.path.dirname(sys.modules["pickled_arrays"].__file__)
-    result = subprocess.run([sys.executable, "-c", code], cwd=folder, capture_output=True, text=True, check=True)
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert result.stdout.strip() == "(40, 96) []"
 
 
@@ -179,7 +178,7 @@ def test_other_objects_are_not_a_kmeans(tmp_path):
 def test_a_decompression_bomb_is_stopped(tmp_path, monkeypatch):
     import zlib
 
-    monkeypatch.setattr("pickled_arrays._MAX_DECOMPRESSED_BYTES", 1 << 20)
+    monkeypatch.setattr("open_musiclm.conversion.pickled_arrays._MAX_DECOMPRESSED_BYTES", 1 << 20)
     (tmp_path / "kmeans.joblib").write_bytes(zlib.compress(bytes(1 << 24), 9))
     with pytest.raises(CheckpointError, match="unreasonably large"):
         read_kmeans_centroids(tmp_path / "kmeans.joblib")

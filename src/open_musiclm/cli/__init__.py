@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import io
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from ..version import __version__
 
-COMMANDS = ("generate", "tokenize", "fit-codebooks", "train", "evaluate")
+COMMANDS = ("generate", "tokenize", "fit-codebooks", "train", "evaluate", "convert")
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -32,16 +33,33 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = build_parser().parse_args(argv)
     # PyTorch reads it when it is first loaded: weights in large pages (Linux) are read faster
     os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
+    return one_line(lambda: args.run(args) or 0, f"open-musiclm {args.command}", args.debug)
+
+
+def one_line(command: Callable[[], int], name: str, debug: bool = False) -> int:
+    """The exit code of a command; what ends it is said in one line on stderr, or with `debug` raised.
+
+    What is printed never fails for the encoding of the terminal: a character that it lacks is written by its number.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     try:
-        return args.run(args) or 0
-    except (ValueError, OSError, ImportError) as error:
-        if args.debug:
+        return command()
+    except (ValueError, OSError, ImportError, MemoryError) as error:
+        if debug:
             raise
-        print(f"open-musiclm {args.command}: {' '.join(str(error).split())}", file=sys.stderr)
+        said = " ".join(str(error).split()) or "not enough memory"
+        print(f"{name}: {printable(said)}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print("open-musiclm: interrupted", file=sys.stderr)
+        print(f"{name}: interrupted", file=sys.stderr)
         return 130
+
+
+def printable(text: str) -> str:
+    """Text with its control characters and lone surrogates escaped, so that no file name or file moves the cursor."""
+    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode("ascii") for char in text)
 
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,7 @@ def upload(
     token: bool | str | None = None,
     revision: str | None = None,
     create_pr: bool = False,
+    ignore_patterns: Sequence[str] = (),
 ) -> CommitInfo:
     """Creates a repository if need be and uploads a folder to it in one commit.
 
@@ -36,6 +37,7 @@ def upload(
         card: Repository id → its model card, for a repository without a README.md; one that is there is kept.
         commit_message, commit_description, private, token, revision, create_pr: As `HfApi.create_repo` and
             `HfApi.upload_folder`. A `revision` that does not exist becomes a branch.
+        ignore_patterns: Files of the folder that stay here.
     """
     api = HfApi(token=token)
     repo_id = api.create_repo(repo_id, private=private, exist_ok=True).repo_id
@@ -51,7 +53,7 @@ def upload(
         commit_description=commit_description,
         revision=revision,
         create_pr=create_pr,
-        ignore_patterns=[CARD_FILE] if has_card else None,
+        ignore_patterns=[*ignore_patterns, *([CARD_FILE] if has_card else [])],
     )
 
 

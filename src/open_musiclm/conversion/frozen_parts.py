@@ -5,10 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from checkpoint_error import CheckpointError
-from convert_clap import MEL_RANGE, convert_clap
-from convert_encodec import convert_encodec
 from transformers import AutoModel, ClapFeatureExtractor, ClapModel, ClapProcessor, EncodecModel, PreTrainedModel
+
+from .checkpoint_error import CheckpointError
+from .clap_conversion import MEL_RANGE, convert_clap
+from .encodec_conversion import convert_encodec
 
 # RoBERTa's. transformers' ClapTextConfig has 1e-12, and so have the configs on the Hub.
 _TEXT_NORM_EPS = 1e-5

@@ -10,8 +10,9 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import torch
-from checkpoint_error import CheckpointError
 from torch import nn
+
+from .checkpoint_error import CheckpointError
 
 Row = tuple[str, tuple[str, ...]]
 

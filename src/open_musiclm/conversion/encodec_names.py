@@ -12,8 +12,9 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import torch
-from checkpoint_error import CheckpointError
-from name_table import Row, row
+
+from .checkpoint_error import CheckpointError
+from .name_table import Row, row
 
 SAMPLING_RATE = 24_000
 # Below `<half>.model.<index>` in the original, below `<half>.layers.<index>` here; the convolution's own tensors follow.

@@ -12,8 +12,9 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import torch
-from checkpoint_error import CheckpointError
-from name_table import Row, row
+
+from .checkpoint_error import CheckpointError
+from .name_table import Row, row
 
 # Computed here, or used by laion's training alone: the spectrogram and mel filters inside the audio tower, the
 # classification heads, shifted-window masks, and the extra transforms of the loss.

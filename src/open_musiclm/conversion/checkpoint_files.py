@@ -11,7 +11,8 @@ from typing import Any
 
 import numpy as np
 import torch
-from checkpoint_error import CheckpointError
+
+from .checkpoint_error import CheckpointError
 
 # What wrappers of the training scripts put before (or, for a compiled part, inside) the names.
 _WRAPPER_PREFIXES = ("module.", "_orig_mod.")

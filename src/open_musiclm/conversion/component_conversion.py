@@ -9,17 +9,17 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from checkpoint_error import CheckpointError
-from checkpoint_files import read_state_dict
-from name_table import apply_name_table, meta_shapes, save_converted
-from original_config import STAGES, original_stream, stage_config
-from proof import prove_clap_quantizer, prove_semantic_quantizer, prove_stage
-from quantizer_files import read_kmeans_centroids, read_rvq_codebooks
-from stage_names import stage_rows
 
-from open_musiclm.models.configuration import ClapQuantizerConfig, SemanticQuantizerConfig
-from open_musiclm.tokenizers.fingerprints import codebook_fingerprint
-from open_musiclm.tokenizers.quantizers import ClapQuantizer, SemanticQuantizer
+from ..models.configuration import ClapQuantizerConfig, SemanticQuantizerConfig
+from ..tokenizers.fingerprints import codebook_fingerprint
+from ..tokenizers.quantizers import ClapQuantizer, SemanticQuantizer
+from .checkpoint_error import CheckpointError
+from .checkpoint_files import read_state_dict
+from .name_table import apply_name_table, meta_shapes, save_converted
+from .original_config import STAGES, original_stream, stage_config
+from .proof import prove_clap_quantizer, prove_semantic_quantizer, prove_stage
+from .quantizer_files import read_kmeans_centroids, read_rvq_codebooks
+from .stage_names import stage_rows
 
 OriginalConfig = dict[str, dict[str, Any]]
 

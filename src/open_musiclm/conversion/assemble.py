@@ -10,12 +10,13 @@ import diffusers
 from huggingface_hub import ModelCard
 from transformers import AutoConfig, EncodecModel
 
-from open_musiclm.hub.model_card import model_card, parts_of_folder
-from open_musiclm.hub.pipelines import LIBRARY, write_loader_files
-from open_musiclm.hub.publishing import CARD_FILE, upload
-from open_musiclm.pipelines.musiclm import MusicLMPipeline
-from open_musiclm.tokenizers.compatibility import check_components
-from open_musiclm.tokenizers.quantizers import ClapQuantizer, SemanticQuantizer
+from ..hub.model_card import model_card, parts_of_folder
+from ..hub.pipelines import LIBRARY, write_loader_files
+from ..hub.publishing import CARD_FILE, upload
+from ..pipelines.musiclm import MusicLMPipeline
+from ..tokenizers.compatibility import check_components
+from ..tokenizers.quantizers import ClapQuantizer, SemanticQuantizer
+from .output_folder import CONVERSION_MARKER
 
 _OWN = ("clap_quantizer", "semantic_model", "coarse_model", "fine_model", "semantic_quantizer")
 
@@ -49,7 +50,14 @@ def describe_folder(folder: Path, title: str) -> ModelCard:
 
 def upload_folder(folder: Path, repo_id: str, private: bool) -> str:
     """Uploads the folder with a card for that repository; returns its address."""
-    return upload(folder, repo_id, lambda repo: describe_folder(folder, repo), private=private or None).commit_url
+    commit = upload(
+        folder,
+        repo_id,
+        lambda repo: describe_folder(folder, repo),
+        private=private or None,
+        ignore_patterns=(CONVERSION_MARKER,),
+    )
+    return commit.commit_url
 
 
 def _described(component: Path):

@@ -24,7 +24,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from checkpoint_error import CheckpointError
+
+from .checkpoint_error import CheckpointError
 
 # Names whose instances are kept as inert records of their attributes (fitted estimators, random states).
 INERT_MODULES = ("sklearn.", "numpy.random.")

@@ -8,16 +8,16 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from checkpoint_error import CheckpointError
 
-from open_musiclm.models.configuration import (
+from ..models.configuration import (
     MusicLMCoarseConfig,
     MusicLMFineConfig,
     MusicLMSemanticConfig,
     MusicLMStageConfig,
 )
-from open_musiclm.models.stages import MusicLMCoarseModel, MusicLMFineModel, MusicLMSemanticModel, MusicLMStageModel
-from open_musiclm.models.streams import TokenStream
+from ..models.stages import MusicLMCoarseModel, MusicLMFineModel, MusicLMSemanticModel, MusicLMStageModel
+from ..models.streams import TokenStream
+from .checkpoint_error import CheckpointError
 
 _REQUIRED = object()
 _STAGE_SECTION: dict[str, Any] = {

@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from checkpoint_error import CheckpointError
-from original_config import STAGES
-from reference_forward import reference_logits
 
-from open_musiclm.tokenizers.quantizers import ClapQuantizer, SemanticQuantizer
+from ..tokenizers.quantizers import ClapQuantizer, SemanticQuantizer
+from .checkpoint_error import CheckpointError
+from .original_config import STAGES
+from .reference_forward import reference_logits
 
 # Largest difference allowed, as a share of the largest value compared: float32 sums in another order.
 _TOLERANCE = 1e-4

@@ -7,9 +7,10 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from checkpoint_error import CheckpointError
-from checkpoint_files import read_state_dict
-from pickled_arrays import PickledObject, read_pickled_arrays
+
+from .checkpoint_error import CheckpointError
+from .checkpoint_files import read_state_dict
+from .pickled_arrays import PickledObject, read_pickled_arrays
 
 _EMBED = re.compile(r"(?:rq\.)?layers\.(\d+)\._codebook\.embed")
 _TRAINING_STATE = re.compile(r"(?:rq\.)?layers\.\d+\._codebook\.(initted|cluster_size|embed_avg)")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from name_table import Row, row
+from .name_table import Row, row
 
 _LAYER, _LAYER_HERE = "transformer.layers.{layer}", "decoder.layers.{layer}"
 _ATTENTION = {

@@ -8,8 +8,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from checkpoint_error import CheckpointError
-from original_config import SECTIONS
+from .checkpoint_error import CheckpointError
+from .original_config import SECTIONS
 
 # Component here → what its file is called. A group of digits is the training step.
 FILE_NAMES = {

@@ -1,0 +1,1 @@
+"""The original's files in, this package's folders out: `open-musiclm convert`."""
