@@ -50,6 +50,7 @@ class TokenStream:
             all of its positions. Training has to hide it at times (`condition_dropout`).
         context: `"same"` for the time that the stage's window covers, `"after"` for the time behind it.
         context_in_s: length in seconds of what an `"after"` stream describes.
+        vocabulary: what the ids stand for, in their order, where they stand for names (a genre) or characters.
     """
 
     name: str
@@ -64,8 +65,15 @@ class TokenStream:
     optional: bool = False
     context: str = "same"
     context_in_s: float | None = None
+    vocabulary: tuple[str, ...] | None = None
 
     def __post_init__(self):
+        if self.vocabulary is not None:
+            object.__setattr__(self, "vocabulary", tuple(self.vocabulary))
+            if len(self.vocabulary) > self.codebook_size:
+                raise ValueError(
+                    f"Stream {self.name!r}: {len(self.vocabulary)} names do not fit {self.codebook_size} ids."
+                )
         if self.source is None:
             object.__setattr__(self, "source", SOURCES_OF_OLD.get(self.name, self.name))
         if not self.name.isidentifier():

@@ -8,7 +8,16 @@ import numpy as np
 
 from .spectrum import power_spectrogram
 
-__all__ = ["Key", "chroma_agreement", "chromagram", "estimate_key", "key_agreement", "parse_key"]
+__all__ = [
+    "Key",
+    "chroma_agreement",
+    "chromagram",
+    "estimate_key",
+    "key_agreement",
+    "key_scores",
+    "mean_chroma",
+    "parse_key",
+]
 
 NUM_CHROMA = 12
 NOTES = ("C", "C#", "D", "D#", "E", "F", "F#", "G", "G#", "A", "A#", "B")
@@ -77,14 +86,25 @@ def estimate_key(waveform: np.ndarray, sampling_rate: int) -> Key | None:
     Args:
         waveform: (samples,).
     """
-    chroma = chromagram(waveform, sampling_rate, n_fft=2**13, hop_length=2**11).mean(axis=0)
+    chroma = mean_chroma(waveform, sampling_rate)
     if chroma.max() == 0 or chroma.std() == 0:
         return None
-    scores = {}
-    for mode, profile in (("major", MAJOR_PROFILE), ("minor", MINOR_PROFILE)):
-        for tonic in range(NUM_CHROMA):
-            scores[Key(tonic, mode)] = np.corrcoef(chroma, np.roll(profile, tonic))[0, 1]
+    scores = key_scores(chroma)
     return max(scores, key=lambda key: scores[key])
+
+
+def mean_chroma(waveform: np.ndarray, sampling_rate: int) -> np.ndarray:
+    """The chroma of a whole clip, that its key is read from: (12,)."""
+    return chromagram(waveform, sampling_rate, n_fft=2**13, hop_length=2**11).mean(axis=0)
+
+
+def key_scores(chroma: np.ndarray) -> dict[Key, float]:
+    """Correlation of each key's profile with a chroma (12,) that is not flat."""
+    return {
+        Key(tonic, mode): float(np.corrcoef(chroma, np.roll(profile, tonic))[0, 1])
+        for mode, profile in (("major", MAJOR_PROFILE), ("minor", MINOR_PROFILE))
+        for tonic in range(NUM_CHROMA)
+    }
 
 
 def key_agreement(estimated: Key | None, asked: Key) -> float:

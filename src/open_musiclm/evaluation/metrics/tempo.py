@@ -6,7 +6,7 @@ import numpy as np
 
 from .spectrum import power_spectrogram
 
-__all__ = ["estimate_tempo", "tempo_agreement"]
+__all__ = ["estimate_tempo", "tempo_agreement", "tempo_and_strength"]
 
 N_FFT = 2048
 HOP_IN_S = 0.01
@@ -25,6 +25,12 @@ def estimate_tempo(waveform: np.ndarray, sampling_rate: int) -> float | None:
     Args:
         waveform: (samples,).
     """
+    found = tempo_and_strength(waveform, sampling_rate)
+    return None if found is None else found[0]
+
+
+def tempo_and_strength(waveform: np.ndarray, sampling_rate: int) -> tuple[float, float] | None:
+    """[`estimate_tempo`], and how periodic the onsets are at it: their autocorrelation there over that at no lag."""
     hop_length = max(round(sampling_rate * HOP_IN_S), 1)
     frame_rate = sampling_rate / hop_length
     if len(waveform) < 3 * sampling_rate:
@@ -40,7 +46,7 @@ def estimate_tempo(waveform: np.ndarray, sampling_rate: int) -> float | None:
     lags = lags[lags < len(correlation) - 1]
     prior = np.exp(-0.5 * (np.log2(frame_rate * 60 / lags / PRIOR_TEMPO) / PRIOR_OCTAVES) ** 2)
     best = int(lags[np.argmax(correlation[lags] * prior)])
-    return float(60.0 * frame_rate / _refine(correlation, best))
+    return float(60.0 * frame_rate / _refine(correlation, best)), float(correlation[best] / correlation[0])
 
 
 def tempo_agreement(estimated: float | None, asked: float, tolerance: float = 0.04, octaves: bool = True) -> float:

@@ -1,0 +1,63 @@
+"""What every source of a describing stream can do."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+import numpy as np
+
+from ...models.streams import PADDING_ID, TokenStream
+
+
+class UnknownRequest(ValueError):
+    """What was asked for cannot be said in the stream's tokens."""
+
+
+class StreamSource(ABC):
+    """Makes the ids of streams whose `source` is its name.
+
+    Ids are int64 (frames, num_codebooks), one frame for a stream without a frame rate; `PADDING_ID` says nothing.
+    """
+
+    name: ClassVar[str] | str
+    #: what `from_request` takes, for messages and `--help`
+    takes: ClassVar[str]
+
+    @abstractmethod
+    def default_stream(self, **fields: Any) -> TokenStream:
+        """The stream as a new model would have it; `fields` replace those of [`TokenStream`]."""
+
+    @abstractmethod
+    def from_request(self, request: Any, stream: TokenStream, duration_in_s: float) -> np.ndarray:
+        """Ids of what a user asks for, over a piece of `duration_in_s`.
+
+        Raises:
+            UnknownRequest: it has no id here; the message says what would have.
+        """
+
+    def from_audio(
+        self, waveform: np.ndarray, sampling_rate: int, stream: TokenStream, about: Mapping[str, Any] | None = None
+    ) -> np.ndarray:
+        """Ids of what can be heard in a mono waveform (samples,), or is known `about` it; padding where unsure."""
+        return self.nothing(stream, len(waveform) / sampling_rate)
+
+    @staticmethod
+    def nothing(stream: TokenStream, duration_in_s: float) -> np.ndarray:
+        """A stream that says nothing: hidden from the stage."""
+        return np.full((num_frames(stream, duration_in_s), stream.num_codebooks), PADDING_ID, dtype=np.int64)
+
+
+def num_frames(stream: TokenStream, duration_in_s: float) -> int:
+    """Frames of a stream over a piece; a frame that has begun counts."""
+    if stream.frame_rate is None:
+        return 1
+    return max(int(np.ceil(round(duration_in_s * stream.frame_rate, 6))) - stream.num_edge_frames, 1)
+
+
+def frame_times(stream: TokenStream, duration_in_s: float) -> np.ndarray:
+    """The middle of each frame, in seconds (frames,)."""
+    if stream.frame_rate is None:
+        return np.array([duration_in_s / 2])
+    return (np.arange(num_frames(stream, duration_in_s)) + 0.5) / stream.frame_rate

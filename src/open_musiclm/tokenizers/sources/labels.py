@@ -1,0 +1,82 @@
+"""Genre and artist: a vocabulary in the stream's description, one label or a mixture of two (Jukebox, section 4.1).
+
+Jukebox (Dhariwal et al. 2020) adds the embeddings of a piece's artist and genres; two codebooks in the `parallel` pattern
+do the same here: the second place is empty for a single label.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from ...models.streams import PADDING_ID, TokenStream
+from .base import StreamSource, UnknownRequest
+
+
+class LabelSource(StreamSource):
+    """Names from a list.
+
+    Args:
+        name: of the source, and of the field of a clip's metadata that holds the label.
+    """
+
+    takes = "a name, or two joined by '+'"
+
+    def __init__(self, name: str):
+        self.name = name
+
+    def default_stream(self, **fields: Any) -> TokenStream:
+        vocabulary = fields.get("vocabulary")
+        if not vocabulary:
+            raise ValueError(f"A stream of the source {self.name!r} needs a `vocabulary`: the names that it knows.")
+        return TokenStream(
+            **{
+                "name": self.name,
+                "codebook_size": len(vocabulary),
+                "num_codebooks": 2,
+                "pattern": "parallel",
+                "optional": True,
+                **fields,
+            }
+        )
+
+    def from_request(self, request: Any, stream: TokenStream, duration_in_s: float) -> np.ndarray:
+        names = request.split("+") if isinstance(request, str) else request
+        if not isinstance(names, Sequence) or not names or not all(isinstance(name, str) for name in names):
+            raise UnknownRequest(f"`{stream.name}` takes {self.takes}, got {request!r}.")
+        if len(names) > stream.num_codebooks:
+            raise UnknownRequest(
+                f"`{stream.name}` takes up to {stream.num_codebooks} names, got {len(names)}: {', '.join(names)}."
+            )
+        ids = [self._id(name, stream) for name in names]
+        return np.array([ids + [PADDING_ID] * (stream.num_codebooks - len(ids))], dtype=np.int64)
+
+    def from_audio(
+        self, waveform: np.ndarray, sampling_rate: int, stream: TokenStream, about: Mapping[str, Any] | None = None
+    ) -> np.ndarray:
+        """What the clip's metadata says; a label outside the vocabulary says nothing."""
+        label = (about or {}).get(self.name)
+        names = label.split("+") if isinstance(label, str) else list(label or ())
+        known = [name for name in names if _plain(name) in _places(stream)][: stream.num_codebooks]
+        if not known:
+            return self.nothing(stream, len(waveform) / sampling_rate)
+        return self.from_request(known, stream, len(waveform) / sampling_rate)
+
+    def _id(self, name: str, stream: TokenStream) -> int:
+        places = _places(stream)
+        if _plain(name) not in places:
+            near = difflib.get_close_matches(_plain(name), places, n=3, cutoff=0.0)
+            known = ", ".join((stream.vocabulary or ())[places[match]] for match in near)
+            raise UnknownRequest(f"This model knows no {stream.name} {name.strip()!r}; the nearest it knows: {known}.")
+        return places[_plain(name)]
+
+
+def _plain(name: str) -> str:
+    return " ".join(name.casefold().split())
+
+
+def _places(stream: TokenStream) -> dict[str, int]:
+    return {_plain(name): place for place, name in enumerate(stream.vocabulary or ())}
