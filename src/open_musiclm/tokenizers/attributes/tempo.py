@@ -12,7 +12,7 @@ import numpy as np
 
 from ...evaluation.metrics.tempo import MAX_TEMPO, MIN_TEMPO, tempo_and_strength
 from ...models.streams import TokenStream
-from .base import StreamSource, UnknownRequest
+from .base import Attribute, UnknownRequest
 
 #: ids from 40 to 240 beats a minute: a step is 4.1 %, about what a listener notices
 NUM_TEMPOS = 45
@@ -20,7 +20,7 @@ NUM_TEMPOS = 45
 LEAST_STRENGTH = 0.15
 
 
-class TempoSource(StreamSource):
+class Tempo(Attribute):
     """A tempo in beats a minute."""
 
     name = "tempo"

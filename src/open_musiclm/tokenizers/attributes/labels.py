@@ -13,10 +13,10 @@ from typing import Any
 import numpy as np
 
 from ...models.streams import PADDING_ID, TokenStream
-from .base import StreamSource, UnknownRequest
+from .base import Attribute, UnknownRequest
 
 
-class LabelSource(StreamSource):
+class Label(Attribute):
     """Names from a list.
 
     Args:

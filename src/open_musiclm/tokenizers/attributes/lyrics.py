@@ -15,12 +15,12 @@ from typing import Any
 import numpy as np
 
 from ...models.streams import TokenStream
-from .base import StreamSource, UnknownRequest, frame_times
+from .base import Attribute, UnknownRequest, frame_times
 
 VOWELS = ("a", "e", "i", "o", "u")
 
 
-class LyricsSource(StreamSource):
+class Lyrics(Attribute):
     """Characters of the stream's vocabulary; the id behind the last one is silence."""
 
     name = "lyrics"

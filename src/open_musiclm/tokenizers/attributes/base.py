@@ -1,4 +1,4 @@
-"""What every source of a describing stream can do."""
+"""What every attribute can do."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ class UnknownRequest(ValueError):
     """What was asked for cannot be said in the stream's tokens."""
 
 
-class StreamSource(ABC):
-    """Makes the ids of streams whose `source` is its name.
+class Attribute(ABC):
+    """Something that can be said about a piece. It makes the ids of streams whose `source` is its name.
 
     Ids are int64 (frames, num_codebooks), one frame for a stream without a frame rate; `PADDING_ID` says nothing.
     """

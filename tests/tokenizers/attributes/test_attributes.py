@@ -6,8 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from open_musiclm.models.streams import PADDING_ID
-from open_musiclm.tokenizers.sources import UnknownRequest, find_source, source_names
-from open_musiclm.tokenizers.sources.melody import SILENCE, dominant_pitch_classes, read_midi_melody
+from open_musiclm.tokenizers.attributes import UnknownRequest, attribute_names, find_attribute
+from open_musiclm.tokenizers.attributes.melody import SILENCE, dominant_pitch_classes, read_midi_melody
 
 RATE = 24_000
 VOCABULARIES = {"genre": ("Folk", "Hip-Hop", "Electronic"), "artist": ("Ada", "Grace")}
@@ -16,7 +16,7 @@ VOCABULARIES = {"genre": ("Folk", "Hip-Hop", "Electronic"), "artist": ("Ada", "G
 def stream_of(name, **fields):
     if name in VOCABULARIES:
         fields.setdefault("vocabulary", VOCABULARIES[name])
-    return find_source(name).default_stream(**fields)
+    return find_attribute(name).default_stream(**fields)
 
 
 def tone(pitch, seconds, rate=RATE, harmonics=(1.0, 0.5, 0.35, 0.2)):
@@ -30,24 +30,24 @@ def tune(pitches, seconds=0.5):
     return np.concatenate([np.zeros(round(seconds * RATE)) if p is None else tone(p, seconds) for p in pitches])
 
 
-@pytest.mark.parametrize("name", source_names())
+@pytest.mark.parametrize("name", attribute_names())
 def test_every_stream_can_be_left_out_and_says_nothing_of_noise_it_is_not_told_about(name):
     stream = stream_of(name)
     assert stream.optional
     assert stream.source == name
-    nothing = find_source(name).nothing(stream, 4.0)
+    nothing = find_attribute(name).nothing(stream, 4.0)
     assert (nothing == PADDING_ID).all()
     assert nothing.shape[1] == stream.num_codebooks
-    heard = find_source(name).from_audio(np.random.default_rng(0).normal(0, 0.1, 4 * RATE), RATE, stream)
+    heard = find_attribute(name).from_audio(np.random.default_rng(0).normal(0, 0.1, 4 * RATE), RATE, stream)
     assert heard.shape == nothing.shape
     if name not in ("melody", "timing"):
         assert (heard == PADDING_ID).all()
 
 
-@pytest.mark.parametrize("name", source_names())
+@pytest.mark.parametrize("name", attribute_names())
 def test_silence_says_nothing(name):
     stream = stream_of(name)
-    heard = find_source(name).from_audio(np.zeros(4 * RATE), RATE, stream)
+    heard = find_attribute(name).from_audio(np.zeros(4 * RATE), RATE, stream)
     if name != "timing":
         assert (heard == PADDING_ID).all()
 
@@ -60,7 +60,7 @@ def test_a_tune_is_heard_note_by_note(transpose):
     pitches = [60, 64, 67, None, 72, 71, 69, 62]
     stream = stream_of("melody", frame_rate=12.5)
     audio = tune([p if p is None else p + transpose for p in pitches])
-    ids = find_source("melody").from_request((audio, RATE), stream, 4.0)[:, 0]
+    ids = find_attribute("melody").from_request((audio, RATE), stream, 4.0)[:, 0]
     assert len(ids) == 50
     expected = np.repeat([SILENCE if p is None else (p + transpose) % 12 for p in pitches], 6)
     # ids at 12.5 Hz do not begin with the notes at 2 Hz: compare where both are well inside
@@ -92,7 +92,7 @@ def test_notes_and_a_midi_file_of_them_give_the_same(tmp_path):
     file.save(tmp_path / "tune.mid")
     assert [tuple(note) for note in read_midi_melody(tmp_path / "tune.mid")] == notes
     stream = stream_of("melody")
-    source = find_source("melody")
+    source = find_attribute("melody")
     from_notes = source.from_request(notes, stream, 3.0)
     assert np.array_equal(source.from_request(tmp_path / "tune.mid", stream, 3.0), from_notes)
     assert from_notes[3, 0] == 0
@@ -106,7 +106,7 @@ def test_notes_and_a_midi_file_of_them_give_the_same(tmp_path):
 )
 def test_a_melody_without_pitch_or_form_is_refused(request_):
     with pytest.raises(UnknownRequest, match="melody"):
-        find_source("melody").from_request(request_, stream_of("melody"), 2.0)
+        find_attribute("melody").from_request(request_, stream_of("melody"), 2.0)
 
 
 # ------------------------------------------------------------ tempo and key
@@ -122,7 +122,7 @@ def clicks(tempo, seconds=10.0):
 
 @pytest.mark.parametrize("tempo", [70, 90, 120, 150])
 def test_the_tempo_of_clicks_is_the_one_that_would_be_asked_for(tempo):
-    source, stream = find_source("tempo"), stream_of("tempo")
+    source, stream = find_attribute("tempo"), stream_of("tempo")
     asked = source.from_request(tempo, stream, 10.0)
     heard = source.from_audio(clicks(tempo), RATE, stream)
     assert abs(int(asked[0, 0]) - int(heard[0, 0])) <= 1
@@ -131,7 +131,7 @@ def test_the_tempo_of_clicks_is_the_one_that_would_be_asked_for(tempo):
 
 @given(st.floats(40, 240), st.floats(40, 240))
 def test_tempos_keep_their_order(first, second):
-    source, stream = find_source("tempo"), stream_of("tempo")
+    source, stream = find_attribute("tempo"), stream_of("tempo")
     ids = [int(source.from_request(tempo, stream, 1.0)[0, 0]) for tempo in sorted((first, second))]
     assert 0 <= ids[0] <= ids[1] < stream.codebook_size
 
@@ -139,7 +139,7 @@ def test_tempos_keep_their_order(first, second):
 @pytest.mark.parametrize("request_", [0, 39, 1000, "fast", None, True, float("nan")])
 def test_no_tempo(request_):
     with pytest.raises(UnknownRequest, match="beats a minute"):
-        find_source("tempo").from_request(request_, stream_of("tempo"), 1.0)
+        find_attribute("tempo").from_request(request_, stream_of("tempo"), 1.0)
 
 
 @pytest.mark.parametrize("tonic", [0, 3, 9])
@@ -150,7 +150,7 @@ def test_the_key_of_a_cadence_is_the_one_that_would_be_asked_for(tonic, mode):
     audio = np.concatenate(
         [sum(tone(60 + tonic + p, 1.0) for p in chord) + tone(48 + tonic + chord[0], 1.0) for chord in chords]
     )
-    source, stream = find_source("key"), stream_of("key")
+    source, stream = find_attribute("key"), stream_of("key")
     names = ("C", "C#", "D", "Eb", "E", "F", "F#", "G", "Ab", "A", "Bb", "B")
     asked = source.from_request(f"{names[tonic]} {mode}", stream, 4.0)
     heard = source.from_audio(audio, RATE, stream)
@@ -162,14 +162,14 @@ def test_the_key_of_a_cadence_is_the_one_that_would_be_asked_for(tonic, mode):
 @pytest.mark.parametrize("request_", ["H major", "", 3, None])
 def test_no_key(request_):
     with pytest.raises(UnknownRequest, match="A minor"):
-        find_source("key").from_request(request_, stream_of("key"), 1.0)
+        find_attribute("key").from_request(request_, stream_of("key"), 1.0)
 
 
 # ------------------------------------------------------------------ labels
 
 
 def test_one_label_or_a_mixture_of_two():
-    source, stream = find_source("genre"), stream_of("genre")
+    source, stream = find_attribute("genre"), stream_of("genre")
     assert source.from_request("folk", stream, 1.0).tolist() == [[0, PADDING_ID]]
     assert source.from_request("Hip-Hop + folk", stream, 1.0).tolist() == [[1, 0]]
     assert source.from_audio(np.zeros(10), RATE, stream, {"genre": "electronic"}).tolist() == [[2, PADDING_ID]]
@@ -178,18 +178,18 @@ def test_one_label_or_a_mixture_of_two():
 
 def test_an_unknown_label_names_the_nearest():
     with pytest.raises(UnknownRequest, match=r"no genre 'electro'; the nearest it knows: Electronic"):
-        find_source("genre").from_request("electro", stream_of("genre"), 1.0)
+        find_attribute("genre").from_request("electro", stream_of("genre"), 1.0)
     with pytest.raises(UnknownRequest, match="up to 2 names, got 3"):
-        find_source("genre").from_request("folk+folk+folk", stream_of("genre"), 1.0)
+        find_attribute("genre").from_request("folk+folk+folk", stream_of("genre"), 1.0)
     with pytest.raises(ValueError, match="vocabulary"):
-        find_source("genre").default_stream()
+        find_attribute("genre").default_stream()
 
 
 # --------------------------------------------------------- timing and lyrics
 
 
 def test_timing_of_a_later_part_is_that_part_of_the_wholes():
-    source, stream = find_source("timing"), stream_of("timing")
+    source, stream = find_attribute("timing"), stream_of("timing")
     whole = source.from_request(60.0, stream, 60.0)
     later = source.from_request((60.0, 20.0), stream, 20.0)
     assert np.array_equal(whole[10:20], later)
@@ -202,11 +202,11 @@ def test_timing_of_a_later_part_is_that_part_of_the_wholes():
 @pytest.mark.parametrize("request_", [0, -1, (10, 10), (10, -1), "long", float("inf"), (1, 2, 3)])
 def test_no_timing(request_):
     with pytest.raises(UnknownRequest, match="length in seconds"):
-        find_source("timing").from_request(request_, stream_of("timing"), 1.0)
+        find_attribute("timing").from_request(request_, stream_of("timing"), 1.0)
 
 
 def test_vowels_come_at_their_times():
-    source, stream = find_source("lyrics"), stream_of("lyrics")
+    source, stream = find_attribute("lyrics"), stream_of("lyrics")
     ids = source.from_request([(0.0, 1.0, "a"), (2.0, 4.0, "éu")], stream, 5.0)[:, 0]
     silence = len(stream.vocabulary)
     at = [ids[int(t * stream.frame_rate)] for t in (0.5, 1.5, 2.5, 3.5, 4.5)]
@@ -218,4 +218,4 @@ def test_vowels_come_at_their_times():
 @pytest.mark.parametrize("request_", ["жшщ", [(0, 1)], [(1, 0, "a")], [(0, 2, "a"), (1, 3, "e")], 7, []])
 def test_no_lyrics(request_):
     with pytest.raises(UnknownRequest, match="lyrics"):
-        find_source("lyrics").from_request(request_, stream_of("lyrics"), 4.0)
+        find_attribute("lyrics").from_request(request_, stream_of("lyrics"), 4.0)

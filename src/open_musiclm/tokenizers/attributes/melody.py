@@ -17,7 +17,7 @@ import numpy as np
 from ...audio import read_audio, resample
 from ...evaluation.metrics.spectrum import power_spectrogram
 from ...models.streams import TokenStream
-from .base import StreamSource, UnknownRequest, frame_times, num_frames
+from .base import Attribute, UnknownRequest, frame_times, num_frames
 
 NUM_CHROMA = 12
 SILENCE = NUM_CHROMA
@@ -45,7 +45,7 @@ class Note(NamedTuple):
     pitch: float
 
 
-class MelodySource(StreamSource):
+class Melody(Attribute):
     """A hummed, whistled, played or written melody."""
 
     name = "melody"

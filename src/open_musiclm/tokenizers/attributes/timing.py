@@ -13,14 +13,14 @@ from typing import Any
 import numpy as np
 
 from ...models.streams import TokenStream
-from .base import StreamSource, UnknownRequest, frame_times
+from .base import Attribute, UnknownRequest, frame_times
 
 NUM_BINS = 64
 #: lengths and times on a scale that is fine for short ones: second s falls into bin NUM_BINS · log(1 + s) / log(1 + 600)
 LONGEST_IN_S = 600.0
 
 
-class TimingSource(StreamSource):
+class Timing(Attribute):
     """Total length, time since the start, and the share of the piece that has passed."""
 
     name = "timing"

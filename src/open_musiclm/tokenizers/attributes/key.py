@@ -9,7 +9,7 @@ import numpy as np
 
 from ...evaluation.metrics.chroma import NUM_CHROMA, Key, key_scores, mean_chroma, parse_key
 from ...models.streams import TokenStream
-from .base import StreamSource, UnknownRequest
+from .base import Attribute, UnknownRequest
 
 #: standard deviation of the chroma over its mean, from which on there are notes rather than noise
 LEAST_CONTRAST = 0.15
@@ -17,7 +17,7 @@ LEAST_CONTRAST = 0.15
 LEAST_LEAD = 0.05
 
 
-class KeySource(StreamSource):
+class KeyAttribute(Attribute):
     """One of 24 keys."""
 
     name = "key"
