@@ -1,37 +1,91 @@
 import json
 
 import pytest
+import torch
+from safetensors.torch import save_file
 
 from open_musiclm.training import last_complete_checkpoint
+from open_musiclm.training.checkpoints import fault, seal_checkpoint
 
 
 @pytest.fixture
 def folder(tmp_path):
+    """Three checkpoints of one process, as a Trainer leaves them; the newest has its files recorded."""
     for step in (5, 10, 20):
         checkpoint = tmp_path / f"checkpoint-{step}"
         checkpoint.mkdir()
+        save_file({"weight": torch.arange(64.0)}, checkpoint / "model.safetensors")
+        for name in ("optimizer.pt", "scheduler.pt", "rng_state.pth"):
+            torch.save({"state": torch.arange(64.0)}, checkpoint / name)
         (checkpoint / "trainer_state.json").write_text(json.dumps({"global_step": step}))
-        for rank in range(2):
-            (checkpoint / f"rng_state_{rank}.pth").write_bytes(b"state")
+    seal_checkpoint(tmp_path / "checkpoint-20")
     (tmp_path / "checkpoint-old").mkdir()
     (tmp_path / "run.json").write_text("{}")
     return tmp_path
 
 
+def damage(path, how):
+    content = bytearray(path.read_bytes())
+    if how == "missing":
+        path.unlink()
+    elif how == "cut":
+        path.write_bytes(content[: len(content) // 2])
+    elif how == "flipped":  # one bit of a tensor's values
+        content[content.index(torch.tensor(8.0).numpy().tobytes())] ^= 1
+        path.write_bytes(content)
+    elif how == "zeroed":
+        path.write_bytes(bytes(len(content)))
+    elif how == "empty":
+        path.write_bytes(b"")
+
+
 def test_the_newest_is_taken_by_number(folder):
-    assert last_complete_checkpoint(folder).name == "checkpoint-20"
-    assert last_complete_checkpoint(folder, num_processes=2).name == "checkpoint-20"
+    lines = []
+    assert last_complete_checkpoint(folder, passed_over=lines).name == "checkpoint-20"
+    assert last_complete_checkpoint(folder, before=20).name == "checkpoint-10"
+    assert lines == []
 
 
 @pytest.mark.parametrize("state", [None, "", '{"global_step": 2'])
 def test_one_that_was_being_written_is_passed_over(folder, state):
     path = folder / "checkpoint-20" / "trainer_state.json"
     path.unlink() if state is None else path.write_text(state)
+    lines = []
+    assert last_complete_checkpoint(folder, passed_over=lines).name == "checkpoint-10"
+    assert lines == ["checkpoint-20 is passed over: it was not written to its end (trainer_state.json)"]
+
+
+@pytest.mark.parametrize("how", ["missing", "cut", "flipped", "zeroed", "empty"])
+@pytest.mark.parametrize("name", ["optimizer.pt", "scheduler.pt", "rng_state.pth", "model.safetensors"])
+def test_a_damaged_one_is_passed_over_by_name(folder, name, how):
+    damage(folder / "checkpoint-20" / name, how)
+    lines = []
+    assert last_complete_checkpoint(folder, passed_over=lines).name == "checkpoint-10"
+    (line,) = lines
+    assert line.startswith("checkpoint-20 is passed over: ")
+    assert name in line.replace("optimizer*", "optimizer.pt")
+
+
+@pytest.mark.parametrize("how", ["missing", "cut", "zeroed", "empty"])
+@pytest.mark.parametrize("name", ["optimizer.pt", "scheduler.pt", "rng_state.pth"])
+def test_without_a_record_pytorchs_own_checksums_are_read(folder, name, how):
+    (folder / "checkpoint-20" / "files.json").unlink()
+    damage(folder / "checkpoint-20" / name, how)
+    assert last_complete_checkpoint(folder).name == "checkpoint-10"
+
+
+def test_a_damaged_record_is_no_reason_to_stop(folder):
+    (folder / "checkpoint-20" / "files.json").write_text("{")
+    assert fault(folder / "checkpoint-20") == "files.json is damaged"
     assert last_complete_checkpoint(folder).name == "checkpoint-10"
 
 
 def test_every_process_must_have_saved(folder):
-    (folder / "checkpoint-20" / "rng_state_1.pth").unlink()
+    assert last_complete_checkpoint(folder, num_processes=2) is None
+    for step in (10, 20):
+        state = folder / f"checkpoint-{step}" / "rng_state.pth"
+        for rank in range(2 if step == 10 else 1):
+            state.with_name(f"rng_state_{rank}.pth").write_bytes(state.read_bytes())
     assert last_complete_checkpoint(folder, num_processes=2).name == "checkpoint-10"
 
 

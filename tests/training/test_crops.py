@@ -55,10 +55,15 @@ def test_a_batch_is_what_forward_takes():
         "clap_token_ids": (3, 3),
         "semantic_token_ids": (3, 49),
         "coarse_token_ids": (3, 100, 2),
-        "labels": (3, 100, 2),
+        "labels": (3, 201),
     }
-    assert torch.equal(batch["labels"], batch["coarse_token_ids"])
-    assert torch.isfinite(stage(**batch).loss)
+    assert torch.equal(batch["labels"][:, :-1], batch["coarse_token_ids"].flatten(1))
+    assert (batch["labels"][:, -1] == 16).all()  # EOS
+    stage.eval()
+    own = stage(**batch).loss
+    assert torch.equal(
+        own, stage(**{**batch, "labels": batch["coarse_token_ids"]}).loss
+    )  # which the model adds itself
 
 
 @given(duration=st.floats(1.0, 40.0), seed=st.integers(0, 9), key=st.tuples(st.integers(0, 99), st.integers(0, 99)))
@@ -76,13 +81,38 @@ def test_a_short_file_is_padded_and_the_padding_not_counted():
     batch = CropCollator(stage)([short])
     assert (batch["coarse_token_ids"][0, :60] >= 0).all()
     assert (batch["coarse_token_ids"][0, 60:] == -1).all()
-    assert (batch["labels"][0, 60:] == -100).all()
+    assert (batch["labels"][0, 120:] == -100).all()
     assert (batch["semantic_token_ids"][0, 29:] == -1).all()
     # beside a whole file the loss is the mean over the tokens there are
     whole = {name: ids % 16 if "token" in name else ids for name, ids in row(8.0).items()}
     both = stage(**CropCollator(stage)([short, whole])).loss
     alone = [stage(**CropCollator(stage)([each])).loss for each in (short, whole)]
     torch.testing.assert_close(both, (120 * alone[0] + 201 * alone[1]) / 321, rtol=1e-4, atol=1e-5)
+
+
+def test_however_a_step_is_cut_each_token_counts_once():
+    """Loss and gradient of two files, one shorter than the window, at once and one after the other."""
+    stage = tiny_stage("coarse", forgetful_mask_prob=0.0, hidden_dropout=0.0)
+    rows = [{name: ids % 16 if "token" in name else ids for name, ids in row(length).items()} for length in (1.2, 8.0)]
+    collator = CropCollator(stage)
+
+    def step(*batches):
+        stage.zero_grad()
+        num_items = sum((batch["labels"] != -100).sum() for batch in batches)
+        losses = [stage(**batch, num_items_in_batch=num_items).loss for batch in batches]
+        sum(losses).backward()
+        gradients = {name: p.grad.clone() for name, p in stage.named_parameters() if p.grad is not None}
+        return sum(losses), gradients
+
+    at_once, gradients = step(collator(rows))
+    torch.testing.assert_close(at_once, stage(**collator(rows)).loss)
+    apart, others = step(*[collator([each]) for each in rows])
+    torch.testing.assert_close(apart, at_once, rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(others, gradients, rtol=1e-3, atol=1e-6)
+    assert stage.accepts_loss_kwargs
+    assert not tiny_stage(
+        "coarse", loss_weights=[0.1, 0.1, 1.0]
+    ).accepts_loss_kwargs  # of whose tokens nothing counts some
 
 
 def test_rows_without_a_key_are_refused_with_the_remedy():

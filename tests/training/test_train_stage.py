@@ -16,19 +16,22 @@ import torch
 from music import music_pipeline, write_music
 from safetensors.torch import load_file
 from tiny import tiny_stage
-from transformers import Trainer
+from transformers import Trainer, TrainerControl, TrainerState
 
 from open_musiclm import MusicLMPipeline
 from open_musiclm.cli import main
 from open_musiclm.data import TokenDataset
+from open_musiclm.models import stages
+from open_musiclm.models.loss import weighted_loss
 from open_musiclm.training import (
     CropCollator,
+    FiniteNumbersCallback,
     StuckLossCallback,
     TrainingPlan,
     recommended_optimizer,
     recommended_training_arguments,
 )
-from open_musiclm.training.checkpoints import is_complete
+from open_musiclm.training.checkpoints import fault
 
 STAGES = ["semantic", "coarse", "fine"]
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2] / "src"), "OMP_NUM_THREADS": "1"}
@@ -127,6 +130,116 @@ def test_resumed_equals_undisturbed(clips, pipeline_folder, tmp_path, monkeypatc
     if "--lora" in more:
         adapters = [load_file(tmp_path / run / "adapter" / "adapter_model.safetensors") for run in ("parts", "whole")]
         assert_same(*adapters)
+
+
+@pytest.mark.parametrize("state", ["optimizer.pt", "scheduler.pt", "rng_state.pth", "model.safetensors"])
+def test_a_damaged_checkpoint_is_passed_over_by_name_and_the_run_ends_the_same(
+    clips, pipeline_folder, tmp_path, capsys, whole_run, state
+):
+    """Of the checkpoints at 2 and 4 of 6 steps, the newer one is damaged."""
+    parts = tmp_path / "parts"
+    shutil.copytree(whole_run, parts, ignore=lambda folder, names: [n for n in names if n == "checkpoint-6"])
+    (parts / "training.json").unlink()
+    path = parts / "training" / "checkpoint-4" / state
+    path.write_bytes(path.read_bytes()[:-500])
+    assert main(train(clips, parts, *kept(pipeline_folder))) == 0
+    said = capsys.readouterr().out
+    assert f"checkpoint-4 is passed over: {state} is damaged" in said
+    assert "going on from checkpoint-2" in said
+    assert_same(weights(parts), weights(whole_run))
+    assert losses(parts) == losses(whole_run)
+
+
+def kept(pipeline):
+    return ["--from", pipeline, "--hold-out", 0, "--save-every", 2, "--keep-checkpoints", 3]
+
+
+@pytest.fixture(scope="module")
+def whole_run(clips, pipeline_folder, tmp_path_factory):
+    output = tmp_path_factory.mktemp("whole") / "run"
+    assert main(train(clips, output, *kept(pipeline_folder))) == 0
+    return output
+
+
+def test_a_run_whose_numbers_are_no_longer_finite_stops_and_keeps_the_last_good_state(
+    clips, pipeline_folder, tmp_path, capsys, monkeypatch
+):
+    """The gradient of step 4 is infinite: what a rate far too high leads to, at a step that is known."""
+    calls = []
+
+    def overflowing(*args):
+        calls.append(1)
+        return weighted_loss(*args) * (float("inf") if len(calls) >= 4 else 1.0)
+
+    monkeypatch.setattr(stages, "weighted_loss", overflowing)
+    command = train(clips, tmp_path / "run", "--from", pipeline_folder, "--hold-out", 0, "--save-every", 2)
+    assert main(command) == 1
+    error = capsys.readouterr().err
+    assert "stopped at step 4: the coarse stage's gradients are no longer finite" in error
+    assert "Checkpoint-2 is the last good state" in error
+    assert error.splitlines()[-1].startswith("open-musiclm train: ")
+    assert not (tmp_path / "run" / "training.json").exists()
+    assert not (tmp_path / "run" / "model_index.json").exists()
+    assert [path.name for path in (tmp_path / "run" / "training").glob("checkpoint-*")] == ["checkpoint-2"]
+    kept = load_file(tmp_path / "run" / "training" / "checkpoint-2" / "model.safetensors")
+    assert all(tensor.isfinite().all() for tensor in kept.values())
+    # mended, the same command goes on
+    monkeypatch.undo()
+    assert main(command) == 0
+    assert all(math.isfinite(value) for value in losses(tmp_path / "run"))
+
+
+def test_records_hold_no_bare_nan(tmp_path):
+    args = recommended_training_arguments("fine", tmp_path, use_cpu=True)
+    logs = {"loss": 2.0, "grad_norm": float("inf")}  # as fp16 has it, in a step that the scaler leaves out
+    state = TrainerState(log_history=[dict(logs)])
+    FiniteNumbersCallback("fine").on_log(args, state, TrainerControl(), logs=logs)
+    assert state.log_history == [{"loss": 2.0, "grad_norm": None}]
+    for name in ("loss", "eval_loss"):
+        logs = {name: float("nan")}
+        with pytest.raises(ValueError, match=f"step 0: the fine stage's {name} is no longer finite. Nothing is saved"):
+            FiniteNumbersCallback("fine").on_log(args, TrainerState(log_history=[logs]), TrainerControl(), logs=logs)
+
+
+def test_two_commands_do_not_write_to_one_output(clips, pipeline_folder, tmp_path, capsys):
+    output = tmp_path / "run"
+    command = train(clips, output, "--from", pipeline_folder, "--hold-out", 0)
+    script = "import sys; from open_musiclm.outputs import sole_writer\nwith sole_writer(sys.argv[1]): print(1, flush=True); input()"
+    other = subprocess.Popen(
+        [sys.executable, "-c", script, output], env=ENVIRONMENT, stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    )
+    assert other.stdout.readline() == b"1\n"
+    assert main(command) == 1
+    assert f"Another command is writing to {str(output)!r} (process {other.pid})" in capsys.readouterr().err
+    assert not (output / "training").exists()
+    other.kill()  # and what a killed one leaves is no hindrance
+    other.wait()
+    assert (output / ".lock").exists()
+    assert main(command) == 0
+    assert not (output / ".lock").exists()
+
+
+@pytest.mark.skipif(os.name == "nt" or os.geteuid() != 0, reason="needs the right to mount a small disk")
+def test_a_full_disk_is_one_line_and_the_run_goes_on_when_there_is_room(clips, pipeline_folder, tmp_path, capsys):
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=600k", "tmpfs", str(disk)], capture_output=True)
+    if mounted.returncode:
+        pytest.skip("no right to mount a small disk")
+    try:
+        command = train(clips, disk / "run", "--from", pipeline_folder, "--hold-out", 0, "--save-every", 2)
+        assert main(command) == 1
+        error = capsys.readouterr().err.splitlines()[-1]
+        assert error.startswith(f"open-musiclm train: Cannot write to {str(disk / 'run')!r}: ")
+        assert "the same command then goes on" in error
+        subprocess.run(["mount", "-o", "remount,size=60m", str(disk)], check=True)
+        assert main(command) == 0
+        assert (
+            main(train(clips, tmp_path / "whole", "--from", pipeline_folder, "--hold-out", 0, "--save-every", 2)) == 0
+        )
+        assert_same(weights(disk / "run"), weights(tmp_path / "whole"))
+    finally:
+        subprocess.run(["umount", str(disk)], check=True)
 
 
 @pytest.mark.parametrize("more", [(), ("--lora", "4"), ("--best", "loss")], ids=["weights", "adapters", "best"])
@@ -242,10 +355,22 @@ def test_prompts_are_generated_and_choose_the_best(clips, pipeline_folder, tmp_p
     assert losses(tmp_path / "run") == losses(tmp_path / "unwatched")
 
 
-def test_accumulated_batches_train_as_one(clips, pipeline_folder, tmp_path):
-    assert main(train(clips, tmp_path / "one", *still(pipeline_folder), batch_size=4)) == 0
-    assert main(train(clips, tmp_path / "two", *still(pipeline_folder), batch_size=2, accumulate=2)) == 0
-    assert losses(tmp_path / "two") == pytest.approx(losses(tmp_path / "one"), rel=1e-4)
+def test_accumulated_batches_train_as_one(token_folder, pipeline_folder, tmp_path):
+    """Of files of many lengths, some shorter than the window: each token counts once."""
+    settings = ["--from", pipeline_folder, "--hold-out", 0.3, "--evaluate-every", 3]
+    settings += ["--config", "hidden_dropout=0", "--config", "forgetful_mask_prob=0"]
+    for name, sizes in {"one": (4, 1), "two": (2, 2), "four": (1, 4)}.items():
+        command = train(
+            token_folder, tmp_path / name, *settings, batch_size=sizes[0], accumulate=sizes[1], stage="semantic"
+        )
+        assert main(command) == 0
+    expected = losses(tmp_path / "one")
+    assert losses(tmp_path / "two") == pytest.approx(expected, rel=1e-4)
+    assert losses(tmp_path / "four") == pytest.approx(expected, rel=1e-4)
+    evaluations = [
+        json.loads((tmp_path / name / "training.json").read_text())["evaluation"] for name in ("one", "four")
+    ]
+    assert evaluations[1]["eval_loss"] == pytest.approx(evaluations[0]["eval_loss"], rel=1e-4)
 
 
 @pytest.fixture(scope="module")
@@ -368,7 +493,7 @@ def test_killed_at_random_moments_it_ends_as_if_undisturbed(clips, pipeline_fold
     saving = kill(lambda: last_step() > before)  # the folder appears first, then what is in it
     half = output / "training" / f"checkpoint-{saving}"
     print("killed while saving, with", sorted(path.name for path in half.iterdir()))
-    assert not is_complete(half)
+    assert fault(half) is not None
 
     for _ in range(2):
         assert kill(lambda: list(output.glob(".*.part"))) == 200

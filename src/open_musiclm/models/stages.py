@@ -81,8 +81,6 @@ class MusicLMStageModel(PublishedModel, PreTrainedModel, StreamSequenceMixin, St
     _supports_sdpa = True
     _supports_attention_backend = True
     supports_gradient_checkpointing = True
-    # the loss is a mean over the batch's tokens, as published: the Trainer divides it by its accumulation steps itself
-    accepts_loss_kwargs = False
 
     def __init__(self, config: MusicLMStageConfig):
         super().__init__(config)
@@ -126,6 +124,14 @@ class MusicLMStageModel(PublishedModel, PreTrainedModel, StreamSequenceMixin, St
 
     def set_input_embeddings(self, value: nn.Embedding) -> None:
         self.embeddings[self.predicted_stream.name] = value
+
+    @property
+    def accepts_loss_kwargs(self) -> bool:
+        """Whether a Trainer may say how many tokens a step has, so that each counts once however the step is cut.
+
+        It counts `labels`, so not where conditioning streams' tokens are in the loss too: then each batch is a mean.
+        """
+        return not any((self.config.loss_weights or [])[:-1])
 
     @property
     def predicted_stream(self) -> TokenStream:
@@ -186,6 +192,7 @@ class MusicLMStageModel(PublishedModel, PreTrainedModel, StreamSequenceMixin, St
     def forward(
         self,
         labels: torch.Tensor | None = None,
+        num_items_in_batch: torch.Tensor | int | None = None,
         past_key_values: Cache | None = None,
         use_cache: bool | None = None,
         append_condition_eos: bool = True,
@@ -197,7 +204,9 @@ class MusicLMStageModel(PublishedModel, PreTrainedModel, StreamSequenceMixin, St
         r"""
         Args:
             labels (batch, frames, codebooks) or flat: ids of the predicted stream, usually the same as its input; -100
-                is ignored. In the flat pattern EOS is added by the model.
+                is ignored. In the flat pattern the model adds EOS, unless it is among them as one more column, as
+                `CropCollator` has it.
+            num_items_in_batch: labels of the whole step, by which the loss is divided in place of this batch's.
             past_key_values: a `DynamicCache` or `StaticCache` made with this model's config. If it is filled, the
                 predicted stream's argument holds its new steps only, and the conditioning streams are not read.
             use_cache: return a cache; by default the config's setting, and `False` in training and with labels.
@@ -279,7 +288,7 @@ class MusicLMStageModel(PublishedModel, PreTrainedModel, StreamSequenceMixin, St
                 self.condition_streams, condition_logits or (), weights, strict=False
             ):
                 terms.append((weight, its_logits, condition_labels(flat[stream.name], stream, its_logits.shape[1])))
-            loss = weighted_loss(terms)
+            loss = weighted_loss(terms, num_items_in_batch)
         return MusicLMStageOutput(
             loss=loss,
             logits=logits,

@@ -17,6 +17,8 @@ _MODULE_OF = {
     "check_tokens": "checks",
     "StuckLossCallback": "callbacks",
     "LogAtCheckpointsCallback": "callbacks",
+    "FiniteNumbersCallback": "callbacks",
+    "SealCheckpointsCallback": "callbacks",
     "assemble_pipeline": "assemble",
     "add_lora": "lora",
     "load_lora": "lora",

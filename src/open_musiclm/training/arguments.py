@@ -46,6 +46,7 @@ def recommended_training_arguments(
         "remove_unused_columns": False,  # the collator reads whole files
         "ddp_find_unused_parameters": True,  # conditioning streams' heads have no loss
         "prediction_loss_only": False,
+        "logging_nan_inf_filter": False,  # it would log a finite loss where there is none
         "dataloader_pin_memory": torch.cuda.is_available(),
         "report_to": "none",
     }

@@ -1,12 +1,16 @@
-"""Callbacks: one notices a loss that does not move, one makes the logs of a resumed run those of an undisturbed one."""
+"""Callbacks: losses that do not move, numbers that stop being finite, and logs and checkpoints that resuming relies on."""
 
 from __future__ import annotations
 
 import math
 import warnings
+from pathlib import Path
 from typing import Any
 
+import torch
 from transformers import TrainerCallback
+
+from .checkpoints import last_complete_checkpoint, seal_checkpoint
 
 CAUSES = (
     "Likely causes: the tokens were made with another codebook than the stage's (another RVQ, k-means or codec; the "
@@ -25,6 +29,56 @@ class LogAtCheckpointsCallback(TrainerCallback):
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any):
         if control.should_save:
             control.should_log = True
+
+
+class SealCheckpointsCallback(TrainerCallback):
+    """Records the size and the checksum of each file of a checkpoint: damage is noticed before going on from it."""
+
+    def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any):
+        if state.is_world_process_zero:
+            seal_checkpoint(Path(args.output_dir) / f"checkpoint-{state.global_step}")
+
+
+class FiniteNumbersCallback(TrainerCallback):
+    """Stops a run whose numbers are no longer finite, before they reach the weights and the checkpoints.
+
+    Gradients are looked at before every step. With fp16 some overflow is as it should be, and the scaler leaves out such a
+    step: there the logged losses are looked at alone.
+
+    Args:
+        stage: what is trained, for the message.
+
+    Raises:
+        ValueError: at that step; it says which checkpoint is the last good one.
+    """
+
+    def __init__(self, stage: str):
+        self.stage = stage
+
+    def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, optimizer: Any = None, **kwargs: Any):
+        if args.fp16:
+            return
+        gradients = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
+        # of a sharded tensor, this process's part
+        gradients = [gradient.to_local() if hasattr(gradient, "to_local") else gradient for gradient in gradients]
+        if gradients and not torch.stack(torch._foreach_norm(gradients)).sum().isfinite():
+            self._stop(args, state.global_step + 1, "gradients are")
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float] | None = None, **kwargs: Any):
+        entry = state.log_history[-1] if state.log_history else {}
+        for name, value in (logs or {}).items():
+            if isinstance(value, float) and not math.isfinite(value):
+                entry[name] = None  # JSON knows no such number
+                if name.endswith("loss"):
+                    self._stop(args, state.global_step, f"{'loss' if name == 'loss' else name} is")
+
+    def _stop(self, args: Any, step: int, what: str) -> None:
+        kept = last_complete_checkpoint(args.output_dir, args.world_size)
+        remedy = "nothing is saved yet" if kept is None else f"{kept.name} is the last good state"
+        raise ValueError(
+            f"Training stopped at step {step}: the {self.stage} stage's {what} no longer finite. {remedy[0].upper()}"
+            f"{remedy[1:]}. A lower learning rate, a longer warm-up, or another precision (bf16, fp32) may help."
+        )
 
 
 class StuckLossCallback(TrainerCallback):

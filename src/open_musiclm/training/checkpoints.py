@@ -1,12 +1,22 @@
-"""Which checkpoint to go on from: the last one that was written completely."""
+"""Which checkpoint to go on from: the last one that was written completely and is as it was written."""
 
 from __future__ import annotations
 
 import json
 import os
+import zipfile
+import zlib
+from collections.abc import Iterator
 from pathlib import Path
 
+from ..data.records import write_whole
+
 PREFIX = "checkpoint-"
+STATE_FILE = "trainer_state.json"
+#: sizes and checksums of a checkpoint's files
+SEAL_FILE = "files.json"
+#: what a step needs besides the weights
+NEEDED = {"optimizer*": "the optimizer's state", "scheduler.pt": "the learning rate's state"}
 
 
 def checkpoint_step(folder: Path) -> int | None:
@@ -15,32 +25,97 @@ def checkpoint_step(folder: Path) -> int | None:
     return int(number) if folder.name.startswith(PREFIX) and number.isdigit() and folder.is_dir() else None
 
 
-def is_complete(checkpoint: Path, num_processes: int = 1) -> bool:
-    """Whether a checkpoint was written to its end: the trainer's state, written last, can be read.
+def seal_checkpoint(checkpoint: Path) -> None:
+    """Record the checkpoint's files, when they are all written.
 
-    With several processes each writes its own random state, at its own pace: all must be there.
+    Random states are not among them: with several processes each writes its own, at its own pace.
+    """
+    files = {
+        path.relative_to(checkpoint).as_posix(): [path.stat().st_size, checksum(path)]
+        for path in sorted(checkpoint.rglob("*"))
+        if path.is_file() and not path.name.startswith("rng_state")
+    }
+    write_whole(checkpoint / SEAL_FILE, json.dumps(files, indent=1) + "\n")
+
+
+def checksum(path: Path) -> int:
+    """CRC-32 of a file."""
+    crc = 0
+    with path.open("rb") as file:
+        while block := file.read(1 << 22):
+            crc = zlib.crc32(block, crc)
+    return crc
+
+
+def fault(checkpoint: Path, num_processes: int = 1) -> str | None:
+    """Why a run cannot go on from a checkpoint as if nothing had happened; `None` if it can.
+
+    The trainer's state, written last, says that it was written to its end. Of files whose checksum was recorded, that is
+    held against them; of PyTorch's, the checksums in them.
     """
     try:
-        json.loads((checkpoint / "trainer_state.json").read_text(encoding="utf-8"))
-    except (OSError, json.JSONDecodeError):
+        json.loads((checkpoint / STATE_FILE).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return f"it was not written to its end ({STATE_FILE})"
+    random_states = ["rng_state.pth"] if num_processes == 1 else [f"rng_state_{i}.pth" for i in range(num_processes)]
+    for pattern, what in [*NEEDED.items(), *((name, "the random state") for name in random_states)]:
+        if not any(checkpoint.glob(pattern)):
+            return f"{what} is missing ({pattern})"
+    return next(_damaged(checkpoint), None)
+
+
+def _damaged(checkpoint: Path) -> Iterator[str]:
+    seal = checkpoint / SEAL_FILE
+    sealed: dict[str, list[int]] = {}
+    if seal.is_file():
+        try:
+            sealed = json.loads(seal.read_text(encoding="utf-8"))
+        except ValueError:
+            yield f"{SEAL_FILE} is damaged"
+    for name, (size, crc) in sealed.items():
+        path = checkpoint / name
+        if not path.is_file():
+            yield f"{name} is missing"
+        elif path.stat().st_size != size or checksum(path) != crc:
+            yield f"{name} is damaged"
+    for path in sorted((*checkpoint.glob("*.pt"), *checkpoint.glob("*.pth"))):
+        if path.name not in sealed and not _is_whole_archive(path):
+            yield f"{path.name} is damaged"
+
+
+def _is_whole_archive(path: Path) -> bool:
+    """Whether a file of `torch.save`, which is a zip, can be read and holds what it held."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return archive.testzip() is None
+    except (OSError, EOFError, ValueError, NotImplementedError, RuntimeError, zipfile.BadZipFile, zlib.error):
         return False
-    if num_processes > 1:
-        return all((checkpoint / f"rng_state_{rank}.pth").is_file() for rank in range(num_processes))
-    return True
 
 
 def last_complete_checkpoint(
-    folder: str | os.PathLike, num_processes: int = 1, before: int | None = None
+    folder: str | os.PathLike,
+    num_processes: int = 1,
+    before: int | None = None,
+    passed_over: list[str] | None = None,
 ) -> Path | None:
-    """The newest complete checkpoint of a Trainer's output folder (before some step), or `None`.
+    """The newest checkpoint of a Trainer's output folder (before some step) that a run can go on from, or `None`.
 
-    A run killed while it saved leaves a folder that the Trainer itself would try, and fail, to resume from.
+    A run killed while it saved leaves a folder that the Trainer itself would try, and fail, to resume from; a damaged
+    optimizer's or random state would change the run in silence.
+
+    Args:
+        passed_over: gets a line for each newer one that cannot be used, with the reason.
     """
     folder = Path(folder)
     if not folder.is_dir():
         return None
     steps = {step: path for path in folder.iterdir() if (step := checkpoint_step(path)) is not None}
     for step in sorted(steps, reverse=True):
-        if (before is None or step < before) and is_complete(steps[step], num_processes):
+        if before is not None and step >= before:
+            continue
+        reason = fault(steps[step], num_processes)
+        if reason is None:
             return steps[step]
+        if passed_over is not None:
+            passed_over.append(f"{steps[step].name} is passed over: {reason}")
     return None

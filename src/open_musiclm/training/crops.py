@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 from ..models.configuration import MusicLMStageConfig
-from ..models.loss import IGNORED_LABEL
+from ..models.loss import predicted_labels
 from ..models.streams import PADDING_ID, TokenStream
 from ..pipelines.windows import Window, round_down, time_grid, to_fraction
 
@@ -47,13 +47,16 @@ class CropCollator:
     def __call__(self, rows: Sequence[dict[str, Any]]) -> dict[str, torch.Tensor]:
         """Rows → `{name}_token_ids` (batch, 12), (batch, frames) or (batch, frames, codebooks), and `labels`.
 
+        The labels are flat, (batch, tokens), with EOS where the stage adds it: a Trainer counts them, so that each token of a
+        step weighs the same.
+
         Raises:
             ValueError: the rows come without a `crop_key` (the Trainer removed it, or they are no `TokenDataset`'s).
         """
         crops = [self.crop(row) for row in rows]
         batch = {name: torch.from_numpy(np.stack([crop[name] for crop in crops])) for name in crops[0]}
-        labels = batch[self.streams[-1].argument]
-        return {**batch, "labels": labels.masked_fill(labels == PADDING_ID, IGNORED_LABEL)}
+        ids = batch[self.streams[-1].argument].flatten(1)
+        return {**batch, "labels": predicted_labels(ids, ids, self.streams[-1])}
 
     def crop(self, row: dict[str, Any]) -> dict[str, np.ndarray]:
         """One row's crop: int64 ids by argument name, padded to the whole window."""

@@ -11,6 +11,7 @@ from typing import Any
 from transformers import TrainingArguments
 
 from ..data.records import TokenRecord, is_part, write_whole
+from ..outputs import LOCK_FILE
 from .arguments import PUBLISHED
 
 #: steps of the published checkpoints, for training from nothing
@@ -164,7 +165,9 @@ class TrainingPlan:
                     f"{self.output!r} holds another run: {'; '.join(changed[:3])}. Go on with the same settings, or give "
                     "another output."
                 )
-        elif output.exists() and any(not self._is_begun(entry) for entry in output.iterdir()):
+        elif output.exists() and any(
+            not self._is_begun(entry) for entry in output.iterdir() if entry.name != LOCK_FILE
+        ):
             raise ValueError(f"{self.output!r} is not empty and holds no training run; give another output.")
         elif is_main_process:
             self.folder.mkdir(parents=True, exist_ok=True)

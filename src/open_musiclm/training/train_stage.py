@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import os
 import warnings
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +16,10 @@ from transformers.trainer_callback import PrinterCallback, ProgressCallback
 from ..data.networks import load_networks
 from ..data.records import TokenRecord
 from ..data.token_dataset import TokenDataset, TokenStreamDataset
+from ..outputs import place_to_write, sole_writer
 from .arguments import recommended_training_arguments
 from .base_stage import fresh_stage, load_base, seeded
-from .callbacks import LogAtCheckpointsCallback, StuckLossCallback
+from .callbacks import FiniteNumbersCallback, LogAtCheckpointsCallback, SealCheckpointsCallback, StuckLossCallback
 from .checkpoints import checkpoint_step, last_complete_checkpoint
 from .checks import check_tokens
 from .crops import CropCollator
@@ -38,18 +40,36 @@ def train_stage(plan: TrainingPlan) -> dict[str, Any]:
         A summary: the steps, the last losses, where the result is.
 
     Raises:
-        ValueError: tokens, stage and pipeline do not belong together, or the output holds another run.
+        ValueError: tokens, stage and pipeline do not belong together, the output holds another run or another process
+            writes to it, or the numbers of the run are no longer finite.
+        OSError: there is no place left to write to.
     """
     train_tokens, evaluation_tokens, record = load_tokens(plan)
     stage, pipeline_folder = load_stage(plan, record)
     check_parts(plan, record, evaluation_tokens, stage, pipeline_folder)
     args = training_arguments(plan, stage)
-    with args.main_process_first(local=False):
-        plan.start(record, args.world_size, is_main_process=args.process_index == 0)
-    done = finished_summary(plan)
-    if done is not None:
-        return done
+    with ExitStack() as held:
+        if args.process_index == 0:
+            held.enter_context(sole_writer(plan.output))
+        held.enter_context(place_to_write(plan.output, "the same command then goes on from the last checkpoint"))
+        with args.main_process_first(local=False):
+            plan.start(record, args.world_size, is_main_process=args.process_index == 0)
+        done = finished_summary(plan)
+        if done is not None:
+            return done
+        return run(plan, args, stage, train_tokens, evaluation_tokens, record, pipeline_folder)
 
+
+def run(
+    plan: TrainingPlan,
+    args: TrainingArguments,
+    stage: Any,
+    train_tokens: Any,
+    evaluation_tokens: TokenDataset | None,
+    record: TokenRecord,
+    pipeline_folder: Path | None,
+) -> dict[str, Any]:
+    """Train from the last checkpoint that can be used, or from the beginning, and save the result."""
     if plan.lora_rank is not None:
         with seeded(plan.seed):
             stage = add_lora(stage, plan.lora_rank)
@@ -58,12 +78,16 @@ def train_stage(plan: TrainingPlan) -> dict[str, Any]:
     trainer = make_trainer(plan, args, stage, train_tokens, evaluation_tokens, record)
     if prompts is not None:
         trainer.add_callback(prompts)
-    checkpoint = last_complete_checkpoint(plan.folder, args.world_size)
+    passed_over: list[str] = []
+    checkpoint = last_complete_checkpoint(plan.folder, args.world_size, passed_over=passed_over)
     trained = checkpoint is not None and (checkpoint_step(checkpoint) or 0) >= plan.num_steps
     if trained and trainer.is_fsdp_enabled:  # sharded weights are only loaded on the way into training
         checkpoint, trained = last_complete_checkpoint(plan.folder, args.world_size, before=plan.num_steps), False
-    if checkpoint is not None and args.process_index == 0:
-        print(f"going on from {checkpoint.name}")
+    if args.process_index == 0:
+        for line in passed_over:
+            print(line)
+        if checkpoint is not None or passed_over:
+            print(f"going on from {'the beginning' if checkpoint is None else checkpoint.name}")
     if checkpoint is not None and trained:
         take_up_trained(trainer, checkpoint)
     else:
@@ -189,7 +213,12 @@ def make_trainer(
         eval_dataset=evaluation_tokens,
         data_collator=CropCollator(config, outer, plan.seed),
         optimizer_cls_and_kwargs=recommended_optimizer(args),
-        callbacks=[StuckLossCallback(config.predicted_stream.codebook_size), LogAtCheckpointsCallback()],
+        callbacks=[
+            FiniteNumbersCallback(plan.stage),
+            StuckLossCallback(config.predicted_stream.codebook_size),
+            LogAtCheckpointsCallback(),
+            SealCheckpointsCallback(),
+        ],
         **watched,
     )
     if not os.isatty(2):  # one line a log in a file, no bar

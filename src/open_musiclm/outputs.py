@@ -1,0 +1,104 @@
+"""Folders that commands write to: one writer at a time, and what is said when there is no place left."""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import IO
+
+LOCK_FILE = ".lock"
+#: of the system: no space, quota, largest file, read-only, device
+NO_PLACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO)
+
+
+@contextmanager
+def sole_writer(output: str | os.PathLike, part: str = "") -> Iterator[None]:
+    """Hold a folder, which is made if need be, for this process; the system lets go of it if the process is killed.
+
+    Args:
+        part: where several processes may share the folder, the part of the work that is this one's.
+
+    Raises:
+        ValueError: another process holds it.
+    """
+    output = Path(output)
+    output.mkdir(parents=True, exist_ok=True)
+    path = output / f"{LOCK_FILE}{part}"
+    file = _hold(path, output)
+    try:
+        yield
+    finally:
+        with suppress(OSError):
+            path.unlink()  # before it is let go of: who waits for it then finds another file, see `_hold`
+        file.close()
+
+
+def _hold(path: Path, output: Path) -> IO[str]:
+    while True:
+        file = path.open("a+", encoding="ascii")
+        if not _lock(file):
+            file.seek(0)
+            holder = file.read().strip() or "unknown"
+            file.close()
+            raise ValueError(
+                f"Another command is writing to {str(output)!r} (process {holder}). Wait for it, or give another output."
+            )
+        with suppress(FileNotFoundError):
+            if os.path.samestat(os.fstat(file.fileno()), path.stat()):
+                file.truncate(0)
+                file.write(f"{os.getpid()}\n")
+                file.flush()
+                return file
+        file.close()  # its holder has removed it in the meantime
+
+
+def _lock(file: IO[str]) -> bool:
+    """Whether the file is this process's now; also where a file system knows no locks."""
+    try:
+        if os.name == "nt":
+            import msvcrt
+
+            msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)  # type: ignore[attr-defined]
+        else:
+            import fcntl
+
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        return error.errno not in (errno.EAGAIN, errno.EACCES, errno.EDEADLK)
+    return True
+
+
+@contextmanager
+def place_to_write(output: str | os.PathLike, remedy: str) -> Iterator[None]:
+    """What libraries raise when there is no place left to write to, each in its own way, as one `OSError`.
+
+    Args:
+        remedy: what to do, after free space has been made.
+    """
+    try:
+        yield
+    except Exception as error:
+        reason = no_place(error)
+        if reason is None:
+            raise
+        raise OSError(f"Cannot write to {str(output)!r}: {reason}. Make room there; {remedy}.") from error
+
+
+def no_place(error: BaseException) -> str | None:
+    """Why nothing could be written, if that is what an error says; `None` if it is another one."""
+    while True:
+        if isinstance(error, OSError) and error.errno in NO_PLACE:
+            return os.strerror(error.errno)
+        rust = re.search(r"\(os error (\d+)\)", str(error))  # safetensors, tokenizers
+        if rust and int(rust[1]) in NO_PLACE:
+            return os.strerror(int(rust[1]))
+        if isinstance(error, RuntimeError) and re.search("PytorchStreamWriter|inline_container", str(error)):
+            return "a file could not be written to its end"
+        cause = error.__cause__ or error.__context__
+        if cause is None:
+            return None
+        error = cause
