@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import errno
+import itertools
 import os
 import re
+import shutil
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -102,3 +105,43 @@ def no_place(error: BaseException) -> str | None:
         if cause is None:
             return None
         error = cause
+
+
+def try_folder(folder: Path) -> None:
+    """Make a folder if it is missing, and write to it, before the work whose result is to go there.
+
+    Raises:
+        OSError: it cannot be made, or nothing can be written to it.
+    """
+    made = [each for each in (folder, *folder.parents) if not each.exists()]
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder) as file:
+            file.write(bytes(4096))
+    except OSError as error:
+        for each in made:
+            with suppress(OSError):
+                each.rmdir()
+        raise OSError(f"Nothing can be written to {str(folder)!r}: {error.strerror or error}.") from error
+
+
+def check_room(folder: Path, num_bytes: int) -> None:
+    """Refuse to begin where the result has no room.
+
+    Raises:
+        OSError: the disk has less left.
+    """
+    free = shutil.disk_usage(folder).free
+    if free < num_bytes:
+        raise OSError(
+            f"The result takes about {num_bytes / 1e6:.1f} MB, and {str(folder)!r} has {free / 1e6:.1f} MB left."
+        )
+
+
+def free_name(path: Path) -> Path:
+    """A path that nothing has: `song.wav`, or `song-2.wav`, …."""
+    return next(
+        each
+        for number in itertools.count(1)
+        if not (each := path if number == 1 else path.with_name(f"{path.stem}-{number}{path.suffix}")).exists()
+    )

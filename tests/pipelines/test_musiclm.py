@@ -329,3 +329,51 @@ def test_clap_of_another_size_is_refused(pipe):
     clap.config.projection_dim = 32
     with pytest.raises(ValueError, match=r"embedding's size is 32.*16"):
         MusicLMPipeline(**dict(pipe.components, clap=clap))
+
+
+def test_a_callback_sees_every_step_of_every_stage(pipe):
+    """And changes nothing of the audio."""
+    seen = []
+
+    def callback(of, step, num_steps, info):
+        assert of is pipe
+        seen.append((step, num_steps, info["stage"]))
+
+    made = pipe("a calm piano", 1.0, generator=seeded(0), callback_on_step_end=callback).audios
+    np.testing.assert_array_equal(made, pipe("a calm piano", 1.0, generator=seeded(0)).audios)
+    steps, totals, stages = zip(*seen, strict=True)
+    assert list(steps) == list(range(len(seen)))
+    assert set(totals) == {len(seen)}
+    assert list(dict.fromkeys(stages)) == ["semantic_model", "coarse_model", "fine_model"]
+    # only the stages that run
+    seen.clear()
+    semantic = pipe.generate_semantic_tokens(pipe.encode_prompt("a calm piano"), 1.0, seeded(0))
+    pipe("a calm piano", 1.0, semantic_token_ids=semantic, callback_on_step_end=callback)
+    assert seen[0][2] == "coarse_model"
+
+
+@pytest.mark.parametrize("last", ["semantic_model", "coarse_model", "fine_model"])
+def test_a_call_can_be_interrupted_in_any_stage_and_the_next_one_is_whole(pipe, last):
+    seen = []
+
+    def callback(of, step, num_steps, info):
+        seen.append(step)
+        of._interrupt = info["stage"] == last
+
+    made = pipe("a calm piano", 1.0, callback_on_step_end=callback, output_type="pt")
+    assert made.audios.shape == (1, 1, 0)
+    num_seen = len(seen)
+    assert pipe("a calm piano", 1.0).audios.shape == (1, 1, 8000)
+    assert len(seen) == num_seen
+
+
+def test_the_bar_names_the_stage_that_runs(pipe, capsys):
+    pipe.set_progress_bar_config(disable=False, mininterval=0)
+    try:
+        pipe("a calm piano", 1.0)
+    finally:
+        pipe.set_progress_bar_config(disable=True)
+    bar = capsys.readouterr().err
+    places = [bar.index(name) for name in ("semantic", "coarse", "fine", "waveform")]
+    assert places == sorted(places)
+    assert "100%" in bar

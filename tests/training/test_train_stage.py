@@ -15,6 +15,7 @@ import pytest
 import torch
 from music import music_pipeline, write_music
 from safetensors.torch import load_file
+from small_disk import small_disk
 from tiny import tiny_stage
 from transformers import Trainer, TrainerControl, TrainerState
 
@@ -219,27 +220,30 @@ def test_two_commands_do_not_write_to_one_output(clips, pipeline_folder, tmp_pat
     assert not (output / ".lock").exists()
 
 
-@pytest.mark.skipif(os.name == "nt" or os.geteuid() != 0, reason="needs the right to mount a small disk")
 def test_a_full_disk_is_one_line_and_the_run_goes_on_when_there_is_room(clips, pipeline_folder, tmp_path, capsys):
+    settings = ["--from", pipeline_folder, "--hold-out", 0, "--save-every", 2]
     disk = tmp_path / "disk"
-    disk.mkdir()
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=600k", "tmpfs", str(disk)], capture_output=True)
-    if mounted.returncode:
-        pytest.skip("no right to mount a small disk")
-    try:
-        command = train(clips, disk / "run", "--from", pipeline_folder, "--hold-out", 0, "--save-every", 2)
+    with small_disk(disk, "600k") as resize:
+        command = train(clips, disk / "run", *settings)
         assert main(command) == 1
         error = capsys.readouterr().err.splitlines()[-1]
         assert error.startswith(f"open-musiclm train: Cannot write to {str(disk / 'run')!r}: ")
         assert "the same command then goes on" in error
-        subprocess.run(["mount", "-o", "remount,size=60m", str(disk)], check=True)
+        resize("60m")
         assert main(command) == 0
-        assert (
-            main(train(clips, tmp_path / "whole", "--from", pipeline_folder, "--hold-out", 0, "--save-every", 2)) == 0
-        )
+        assert main(train(clips, tmp_path / "whole", *settings)) == 0
         assert_same(weights(disk / "run"), weights(tmp_path / "whole"))
-    finally:
-        subprocess.run(["umount", str(disk)], check=True)
+
+
+def test_what_cannot_be_meant_is_refused(clips, pipeline_folder, tmp_path, capsys):
+    start = train(clips, tmp_path / "run", "--from", pipeline_folder)
+    assert main([*start, "--preset", "large"]) == 1
+    assert "--preset large is the size of a fresh stage" in capsys.readouterr().err
+    assert main([*start, "--revision", "main"]) == 1
+    assert "which has no revisions" in capsys.readouterr().err
+    assert main(train(clips, tmp_path / "run", "--revision", "main")) == 1
+    assert "--revision is of the Hub id given with --from" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.parametrize("more", [(), ("--lora", "4"), ("--best", "loss")], ids=["weights", "adapters", "best"])

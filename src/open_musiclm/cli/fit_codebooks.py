@@ -60,7 +60,7 @@ def run(args: argparse.Namespace) -> int:
     quiet_libraries()
     only = ("clap", "clap_processor", "clap_quantizer", "semantic_encoder", "semantic_quantizer")
     networks, _ = load_networks(
-        model_path(args.model), device=pick_device(args.device), revision=args.revision, only=only
+        model_path(args.model, args.revision), device=pick_device(args.device), revision=args.revision, only=only
     )
     sizes = present_sizes(networks)
     chosen = {name: getattr(args, name) for name in sizes if getattr(args, name) is not None}

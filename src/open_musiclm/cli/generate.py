@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import argparse
 import math
+import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
-from .loading import add_model_arguments, load_pipeline, quiet_libraries
+from .loading import add_model_arguments, load_pipeline, model_path, quiet_libraries
 
 EPILOG = """examples:
   open-musiclm generate "a calm piano melody in a minor key" --duration 10 --output song.wav --seed 0
@@ -15,8 +18,15 @@ EPILOG = """examples:
   open-musiclm generate "a bright organ" --num-samples 4 --output organ.wav     (organ-1.wav … organ-4.wav)
   open-musiclm generate "a jazz trio" --model me/my-musiclm --device cuda --dtype bfloat16 --output trio.wav
 
-The prompt, the seed, the model and the versions are stored in each file's comment.
+The prompt, the seed, the model and the versions are stored in each file's comment. Files are written as they are
+finished: interrupted, those that are there stay.
 """
+#: files of one command
+MOST_FILES = 10_000
+MOST_CANDIDATES = 1000
+#: waveforms made at once; what they sound like does not depend on it
+ROWS_AT_ONCE = {"cpu": 8}
+ROWS_AT_ONCE_ELSEWHERE = 32
 
 
 def add_parser(subparsers) -> None:
@@ -27,7 +37,7 @@ def add_parser(subparsers) -> None:
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("prompts", nargs="+", metavar="PROMPT", help="what the music should be like")
+    parser.add_argument("prompts", nargs="+", metavar="PROMPT", help="what the music should be like, in quotes")
     parser.add_argument("--output", "-o", default="song.wav", help=".wav or .flac (default: %(default)s)")
     parser.add_argument("--duration", "-d", type=float, default=10.0, help="seconds (default: %(default)s)")
     parser.add_argument("--num-samples", "-n", type=int, default=1, help="files a prompt (default: %(default)s)")
@@ -40,6 +50,9 @@ def add_parser(subparsers) -> None:
         "--fast",
         choices=("compile", "int8", "graph"),
         help="compile: CPU, one piece at a time, needs a C++ compiler; int8: CPU, bfloat16; graph: CUDA (see docs/performance.md)",
+    )
+    parser.add_argument(
+        "--threads", type=int, metavar="N", help="of the CPU (default: the fastest number, by a few steps)"
     )
     parser.add_argument("--overwrite", action="store_true", help="replace files that are there")
     add_model_arguments(parser)
@@ -55,79 +68,180 @@ def output_paths(output: str, num_files: int) -> list[Path]:
     return [path.with_name(f"{path.stem}-{index:0{digits}d}{path.suffix}") for index in range(1, num_files + 1)]
 
 
-def run(args: argparse.Namespace) -> int:
+def check(args: argparse.Namespace) -> list[Path]:
+    """Refuse what can be refused before a model is loaded, try the outputs, and return their paths."""
     from ..audio import audio_format
+    from ..outputs import try_folder
 
-    # everything that can be refused is refused before a model is loaded
     if not math.isfinite(args.duration) or args.duration <= 0:
         raise ValueError(f"--duration must be a positive number of seconds, got {args.duration}.")
     if args.num_samples < 1:
         raise ValueError(f"--num-samples must be at least 1, got {args.num_samples}.")
     if args.num_candidates is not None and args.num_candidates < args.num_samples:
         raise ValueError(f"--num-candidates {args.num_candidates} is less than the {args.num_samples} files to keep.")
+    if args.num_candidates is not None and args.num_candidates > MOST_CANDIDATES:
+        raise ValueError(f"--num-candidates must be at most {MOST_CANDIDATES}, got {args.num_candidates}.")
+    num_files = len(args.prompts) * args.num_samples
+    if num_files > MOST_FILES:
+        raise ValueError(
+            f"{num_files} files are more than one command makes ({MOST_FILES}); give another --num-samples."
+        )
     if any(not prompt.strip() for prompt in args.prompts):
         raise ValueError("a prompt is empty; say what the music should be like.")
     if args.temperature is not None and not (math.isfinite(args.temperature) and args.temperature > 0):
         raise ValueError(f"--temperature must be a positive number, got {args.temperature}.")
     if args.seed is not None and not 0 <= args.seed < 2**63:
         raise ValueError(f"--seed must lie in [0, 2^63), got {args.seed}.")
+    if args.threads is not None and not 1 <= args.threads <= 1024:
+        raise ValueError(f"--threads must lie in [1, 1024], got {args.threads}.")
+    model_path(args.model, args.revision)
     audio_format(args.output)
-    paths = output_paths(args.output, len(args.prompts) * args.num_samples)
+    paths = output_paths(args.output, num_files)
     for path in paths:
-        if not path.parent.is_dir():
-            raise ValueError(f"the folder {str(path.parent)!r} does not exist.")
         if path.is_dir() or (path.exists() and not args.overwrite):
             raise ValueError(f"{str(path)!r} is already there; pass --overwrite to replace it.")
+    try_folder(paths[0].parent)
+    return paths
 
+
+def announce(args: argparse.Namespace, paths: list[Path]) -> None:
+    """Say what was understood, before anything that takes long."""
+    where = str(paths[0]) if len(paths) == 1 else f"{paths[0]} … {paths[-1]}"
+    if len(args.prompts) == 1:
+        print(f'"{args.prompts[0]}", {args.duration:g} s: {where}', flush=True)
+        return
+    shown = ", ".join(f'"{prompt}"' for prompt in args.prompts[:5]) + (", …" if len(args.prompts) > 5 else "")
+    hint = ""
+    if not any(" " in prompt for prompt in args.prompts):
+        hint = f' (for one prompt of several words, write it in quotes: "{" ".join(args.prompts[:5])}")'
+    print(f"{len(args.prompts)} prompts, {shown}, {args.duration:g} s each: {where}{hint}", flush=True)
+
+
+def batches(num_prompts: int, num_samples: int, size: int, together: bool) -> Iterator[tuple[range, range]]:
+    """Which prompts, and which samples of each, are made at once.
+
+    Args:
+        num_samples: made of each prompt.
+        size: samples at once.
+        together: all samples of a prompt must be made at once (they are ranked).
+    """
+    if together or num_samples <= size:
+        group = max(size // num_samples, 1)
+        for first in range(0, num_prompts, group):
+            yield range(first, min(first + group, num_prompts)), range(num_samples)
+        return
+    for prompt in range(num_prompts):
+        for first in range(0, num_samples, size):
+            yield range(prompt, prompt + 1), range(first, min(first + size, num_samples))
+
+
+def run(args: argparse.Namespace) -> int:
+    paths = check(args)
+    announce(args, paths)
+
+    import torch
+
+    from ..decoding.threads import set_num_threads
+    from ..outputs import check_room
+
+    quiet_libraries()
+    pipe = load_pipeline(args.model, args.device, args.dtype, args.revision)
+    num_channels = 2  # at most, of the codecs there are
+    check_room(paths[0].parent, len(paths) * round(args.duration * pipe.sampling_rate) * num_channels * 2)
+    machine = str(pipe.device)
+    if pipe.device.type == "cpu":
+        num_threads = set_num_threads((pipe.semantic_model, pipe.coarse_model, pipe.fine_model), args.threads)
+        machine += f", {num_threads} thread{'s' * (num_threads > 1)}"
+    seed = args.seed if args.seed is not None else torch.Generator().seed() % 2**31
+    num_made = args.num_candidates or args.num_samples
+    settings = {name: getattr(args, name) for name in ("temperature", "fast") if getattr(args, name) is not None}
+
+    started, num_done, elsewhere = time.perf_counter(), 0, 0
+    rows = ROWS_AT_ONCE.get(pipe.device.type, ROWS_AT_ONCE_ELSEWHERE)
+    try:
+        for prompts, samples in batches(len(args.prompts), num_made, rows, args.num_candidates is not None):
+            seeds = [(seed + prompt * num_made + sample) % 2**63 for prompt in prompts for sample in samples]
+            num_kept = args.num_samples if args.num_candidates is not None else len(samples)
+            made = pipe(
+                [args.prompts[prompt] for prompt in prompts],
+                audio_length_in_s=args.duration,
+                num_waveforms_per_prompt=num_kept,
+                num_candidates=args.num_candidates,
+                generator=[torch.Generator().manual_seed(each) for each in seeds],
+                semantic_settings=settings,
+                coarse_settings=settings,
+                fine_settings=settings,
+            )
+            for index, audio in enumerate(made.audios):
+                number, place = divmod(index, num_kept)  # of the batch's prompts, and among those kept of it
+                own = place if made.kept is None else int(made.kept[index])
+                metadata = describe(args, args.prompts[prompts[number]], seeds[number * len(samples) + own])
+                similarity = ""
+                if made.similarities is not None:
+                    metadata["clap_similarity"] = round(float(made.similarities[index]), 6)
+                    similarity = f", CLAP similarity {metadata['clap_similarity']:.3f}"
+                path = paths[prompts[number] * args.num_samples + samples.start + place]
+                kept = keep(path, audio, pipe.sampling_rate, metadata, args.overwrite)
+                elsewhere += kept != path
+                num_done += 1
+                print(f"{kept}  ({args.duration:g} s, seed {metadata['seed']}{similarity})", flush=True)
+    except KeyboardInterrupt:
+        if num_done:
+            print(f"{num_done} of {len(paths)} files are finished and stay", flush=True)
+        raise
+    elapsed = time.perf_counter() - started
+    seconds = len(args.prompts) * num_made * args.duration
+    print(f"made {seconds:g} s of audio in {elapsed:.1f} s ({machine})")
+    return 1 if elsewhere else 0
+
+
+def describe(args: argparse.Namespace, prompt: str, seed: int) -> dict[str, Any]:
+    """What is stored beside the samples: enough to make the file again."""
     import diffusers
     import torch
     import transformers
 
-    from ..audio import write_audio
     from ..version import __version__
 
-    quiet_libraries()
-    pipe = load_pipeline(args.model, args.device, args.dtype, args.revision)
-    seed = args.seed if args.seed is not None else torch.Generator().seed() % 2**31
-    num_made = args.num_candidates or args.num_samples
-    seeds = [seed + index for index in range(len(args.prompts) * num_made)]
-    settings = {name: getattr(args, name) for name in ("temperature", "fast") if getattr(args, name) is not None}
-
-    started = time.perf_counter()
-    made = pipe(
-        args.prompts,
-        audio_length_in_s=args.duration,
-        num_waveforms_per_prompt=args.num_samples,
-        num_candidates=args.num_candidates,
-        generator=[torch.Generator().manual_seed(each % 2**63) for each in seeds],
-        semantic_settings=settings,
-        coarse_settings=settings,
-        fine_settings=settings,
-    )
-    elapsed = time.perf_counter() - started
-
-    versions = {
-        "torch": torch.__version__,
-        "transformers": transformers.__version__,
-        "diffusers": diffusers.__version__,
+    return {
+        "prompt": prompt,
+        "seed": seed,
+        "model": args.model or "mini",
+        "revision": args.revision,
+        "duration_in_s": args.duration,
+        "software": f"open-musiclm {__version__}",
+        "versions": {
+            "torch": torch.__version__,
+            "transformers": transformers.__version__,
+            "diffusers": diffusers.__version__,
+        },
     }
-    for index, (path, audio) in enumerate(zip(paths, made.audios, strict=True)):
-        number, place = divmod(index, args.num_samples)  # of the prompt, and among those kept of it
-        own_seed = seeds[number * num_made + (place if made.kept is None else int(made.kept[index]))]
-        metadata = {
-            "prompt": args.prompts[number],
-            "seed": own_seed,
-            "model": args.model or "mini",
-            "revision": args.revision,
-            "duration_in_s": args.duration,
-            "software": f"open-musiclm {__version__}",
-            "versions": versions,
-        }
-        similarity = ""
-        if made.similarities is not None:
-            metadata["clap_similarity"] = round(float(made.similarities[index]), 6)
-            similarity = f", CLAP similarity {metadata['clap_similarity']:.3f}"
-        write_audio(path, audio, pipe.sampling_rate, metadata)
-        print(f"{path}  ({args.duration:g} s, seed {own_seed}{similarity})")
-    print(f"made {len(seeds) * args.duration:g} s of audio in {elapsed:.1f} s ({pipe.device})")
-    return 0
+
+
+def keep(path: Path, audio: Any, sampling_rate: int, metadata: dict[str, Any], overwrite: bool) -> Path:
+    """Write a file where it was asked for, or else, said on stderr, where it can be; the path it has now.
+
+    Raises:
+        OSError: it cannot be written anywhere.
+    """
+    import sys
+
+    from ..audio import write_audio
+    from ..outputs import free_name
+
+    reason: OSError | str = "it is there now, written by another command"
+    if overwrite or not path.exists():
+        try:
+            write_audio(path, audio, sampling_rate, metadata)
+            return path
+        except (OSError, RuntimeError) as error:  # of the system, of libsndfile
+            reason = str(error)
+    for folder in (path.parent, Path.cwd(), Path.home(), Path(tempfile.gettempdir())):
+        other = free_name(folder / path.name)
+        try:
+            write_audio(other, audio, sampling_rate, metadata)
+        except (OSError, RuntimeError):
+            continue
+        print(f"{str(path)!r} could not be written ({reason}); kept elsewhere", file=sys.stderr)
+        return other
+    raise OSError(f"{str(path)!r} could not be written ({reason}), and neither could it be elsewhere.")

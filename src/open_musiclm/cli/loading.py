@@ -39,13 +39,25 @@ def pick_device(name: str) -> str:
     return name
 
 
-def model_path(model: str | None) -> str:
-    """A path or Hub id as given; for `mini`, or nothing, the folder of the pipeline in the box."""
-    if model is None or (model == "mini" and not Path(model).exists()):
+def model_path(model: str | None, revision: str | None = None) -> str:
+    """A path or Hub id as given; for `mini`, or nothing, the folder of the pipeline in the box.
+
+    A folder of that name that holds no model is not meant.
+
+    Raises:
+        ValueError: a revision of something that is not on the Hub.
+    """
+    if model is None or (model == "mini" and not _holds_model(Path(model))):
         from ..hub.mini import mini_checkpoint
 
-        return mini_checkpoint()
+        model = mini_checkpoint()
+    if revision is not None and Path(model).exists():
+        raise ValueError(f"--revision {revision} is for a Hub id; {model!r} is a folder, which has no revisions.")
     return model
+
+
+def _holds_model(folder: Path) -> bool:
+    return (folder / "model_index.json").is_file() or (folder / "config.json").is_file()
 
 
 def load_pipeline(model: str | None, device: str = "cpu", dtype: str = "float32", revision: str | None = None):
@@ -54,7 +66,7 @@ def load_pipeline(model: str | None, device: str = "cpu", dtype: str = "float32"
 
     from ..pipelines.musiclm import MusicLMPipeline
 
-    model = model_path(model)
+    model = model_path(model, revision)
     folder = Path(model)
     if folder.exists() and not (folder / "model_index.json").is_file():
         raise ValueError(f"{model!r} is no pipeline: it holds no model_index.json.")

@@ -70,7 +70,7 @@ def run(args: argparse.Namespace) -> int:
     print(f"{num_files} files in {args.source}")
     step = TokenizeStep(
         args.source,
-        model=model_path(args.model),
+        model=model_path(args.model, args.revision),
         output=args.output,
         codebooks=args.codebooks,
         revision=args.revision,

@@ -41,9 +41,7 @@ def add_parser(subparsers) -> None:
         help="folder or Hub id; `mini` is the pipeline in the box (default: random weights)",
     )
     start.add_argument("--revision", help="branch, tag or commit of a Hub id")
-    start.add_argument(
-        "--preset", default="small", help="size of a fresh stage: small, large or paper (default: %(default)s)"
-    )
+    start.add_argument("--preset", help="size of a fresh stage: small, large or paper (default: small)")
     start.add_argument(
         "--lora",
         nargs="?",
@@ -109,7 +107,13 @@ def parse_settings(settings: list[str]) -> dict[str, Any]:
 def run(args: argparse.Namespace) -> int:
     from ..training.plan import TrainingPlan
 
-    base = None if args.base is None else model_path(args.base)
+    if args.base is None and args.revision is not None:
+        raise ValueError("--revision is of the Hub id given with --from.")
+    if args.base is not None and args.preset is not None:
+        raise ValueError(
+            f"--preset {args.preset} is the size of a fresh stage; with --from it has the size that it has."
+        )
+    base = None if args.base is None else model_path(args.base, args.revision)
     prompts: tuple[str, ...] = ()
     if args.prompts is not None:
         if not Path(args.prompts).is_file():
@@ -122,7 +126,7 @@ def run(args: argparse.Namespace) -> int:
         output=args.output,
         base=base,
         revision=args.revision,
-        preset=args.preset,
+        preset=args.preset or "small",
         config=parse_settings(args.config),
         lora_rank=args.lora,
         steps=args.steps,

@@ -13,13 +13,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
 from fractions import Fraction
 from typing import ClassVar
 
 import torch
-from diffusers import AudioPipelineOutput
 
 from ..decoding.sampling import resolve_generators, spawn_generators
 from ..hub.pipelines import PublishedPipeline
@@ -28,28 +25,15 @@ from ..models.streams import check_token_range, flatten_tokens
 from ..tokenizers.codec_streaming import decode_in_pieces
 from ..tokenizers.compatibility import check_components
 from ..tokenizers.networks import clap_text_embeddings
+from .output import MusicLMPipelineOutput
 from .pieces import count_steps, generate_piece
+from .progress import GenerationInterruptedError, Progress, StepCallback
 from .reranking import rank_by_clap
 from .streaming import MusicStream, Prompt
 from .windows import round_up, time_grid, to_fraction
 
 #: longest piece asked for by mistake, in seconds: a day
 MAX_LENGTH_IN_S = 86_400.0
-
-
-@dataclass
-class MusicLMPipelineOutput(AudioPipelineOutput):
-    """
-    What the pipeline returns.
-
-    Args:
-        audios (batch, channels, samples): the waveforms, those of the first prompt first.
-        similarities (batch,): with `num_candidates`, the CLAP similarity of each waveform to its prompt.
-        kept (batch,): with `num_candidates`, which of its prompt's candidates each waveform is.
-    """
-
-    similarities: torch.Tensor | None = None
-    kept: torch.Tensor | None = None
 
 
 class MusicLMPipeline(PublishedPipeline):
@@ -99,11 +83,17 @@ class MusicLMPipeline(PublishedPipeline):
         }
         check_components(components)
         self.register_modules(**components)
+        self._interrupt = False
 
     @property
     def sampling_rate(self) -> int:
         """Of the audio that comes out, in Hz."""
         return self.codec.config.sampling_rate
+
+    @property
+    def interrupt(self) -> bool:
+        """Whether the call under way is to stop; set `pipe._interrupt = True` in a callback or from another thread."""
+        return self._interrupt
 
     @property
     def time_grid(self) -> Fraction:
@@ -198,6 +188,7 @@ class MusicLMPipeline(PublishedPipeline):
         num_candidates: int | None = None,
         output_type: str = "np",
         return_dict: bool = True,
+        callback_on_step_end: StepCallback | None = None,
     ) -> MusicLMPipelineOutput | tuple:
         """Generate music.
 
@@ -214,10 +205,25 @@ class MusicLMPipeline(PublishedPipeline):
             semantic_settings, coarse_settings, fine_settings: for the stages' `generate` (`{"temperature": 0.8}`).
             output_type: `"np"` or `"pt"`.
             return_dict: return a `MusicLMPipelineOutput` rather than a tuple of the audios.
+            callback_on_step_end: called after each token as `callback(pipe, step, num_steps, {"stage": name})`. Where it
+                (or another thread) sets `pipe._interrupt = True`, the call stops and returns without samples.
 
         Returns:
             `.audios` (batch, channels, samples), a float32 NumPy array or a tensor; with `num_candidates` also
             `.similarities` and `.kept`.
+
+        Examples:
+
+        ```python
+        import torch
+        from open_musiclm import MusicLMPipeline, mini_checkpoint, write_audio
+
+        pipe = MusicLMPipeline.from_pretrained(mini_checkpoint())
+        generator = torch.Generator().manual_seed(0)
+        made = pipe("a calm piano melody", audio_length_in_s=4.0, generator=generator, num_candidates=2)
+        write_audio("song.wav", made.audios[0], pipe.sampling_rate)
+        print(f"CLAP similarity {made.similarities[0]:.3f}")
+        ```
 
         Raises:
             ValueError: an empty prompt, a length that is not a positive number, tokens of a wrong shape or outside
@@ -250,30 +256,48 @@ class MusicLMPipeline(PublishedPipeline):
         # each stage of each waveform draws from a generator of its own, so skipping a stage changes no other
         own = spawn_generators(resolve_generators(generator, batch_size), 3)
 
-        with self._progress(batch_size, duration, semantic_token_ids, coarse_token_ids, fine_token_ids) as on_token:
-            # 2. CLAP → semantic tokens
-            if semantic_token_ids is None and coarse_token_ids is None:
-                semantic_token_ids = self.generate_semantic_tokens(
-                    clap_token_ids, audio_length_in_s, own[0::3], on_token, **(semantic_settings or {})
-                )
-            # 3. CLAP, semantic → coarse tokens
-            if coarse_token_ids is None:
-                coarse_token_ids = self.generate_coarse_tokens(
-                    clap_token_ids,
-                    semantic_token_ids,
-                    audio_length_in_s,
-                    own[1::3],
-                    on_token,
-                    **(coarse_settings or {}),
-                )
-            # 4. CLAP, coarse → fine tokens
-            if fine_token_ids is None:
-                fine_token_ids = self.generate_fine_tokens(
-                    clap_token_ids, coarse_token_ids, audio_length_in_s, own[2::3], on_token, **(fine_settings or {})
-                )
+        self._interrupt = False
+        num_steps = self._num_steps(batch_size, duration, semantic_token_ids, coarse_token_ids, fine_token_ids)
+        try:
+            with Progress(self, num_steps, callback_on_step_end) as progress:
+                # 2. CLAP → semantic tokens
+                if "semantic_model" in num_steps:
+                    semantic_token_ids = self.generate_semantic_tokens(
+                        clap_token_ids,
+                        audio_length_in_s,
+                        own[0::3],
+                        progress.stage("semantic_model"),
+                        **(semantic_settings or {}),
+                    )
+                # 3. CLAP, semantic → coarse tokens
+                if "coarse_model" in num_steps:
+                    coarse_token_ids = self.generate_coarse_tokens(
+                        clap_token_ids,
+                        semantic_token_ids,
+                        audio_length_in_s,
+                        own[1::3],
+                        progress.stage("coarse_model"),
+                        **(coarse_settings or {}),
+                    )
+                # 4. CLAP, coarse → fine tokens
+                if "fine_model" in num_steps:
+                    fine_token_ids = self.generate_fine_tokens(
+                        clap_token_ids,
+                        coarse_token_ids,
+                        audio_length_in_s,
+                        own[2::3],
+                        progress.stage("fine_model"),
+                        **(fine_settings or {}),
+                    )
 
-        # 5. Tokens → waveform
-        audios = self.decode_tokens(coarse_token_ids, fine_token_ids, audio_length_in_s)
+                # 5. Tokens → waveform
+                progress.say("waveform")
+                audios = self.decode_tokens(coarse_token_ids, fine_token_ids, audio_length_in_s)
+        except GenerationInterruptedError:
+            self.maybe_free_model_hooks()
+            audios = torch.zeros(batch_size, 1, 0)
+            audios = audios.numpy() if output_type == "np" else audios
+            return MusicLMPipelineOutput(audios) if return_dict else (audios,)
 
         # 6. Of the candidates, those nearest to the prompt
         similarities = kept = None
@@ -374,15 +398,15 @@ class MusicLMPipeline(PublishedPipeline):
         generators = resolve_generators(generator, conditions["clap_token_ids"].shape[0])
         return generate_piece(stage, conditions, duration, self.time_grid, generators, on_token, **settings)
 
-    @contextmanager
-    def _progress(self, batch_size: int, duration: Fraction, semantic, coarse, fine):
-        """One bar over the steps of the stages that will run; gives what they call after each step."""
-        steps = 0
+    def _num_steps(self, batch_size: int, duration: Fraction, semantic, coarse, fine) -> dict[str, int]:
+        """Steps of the stages that will run, by name, in order."""
+        durations = {}
         if semantic is None and coarse is None:
-            steps += count_steps(self.semantic_model, self._semantic_duration(duration), self.time_grid, batch_size)
+            durations["semantic_model"] = self._semantic_duration(duration)
         if coarse is None:
-            steps += count_steps(self.coarse_model, self._coarse_duration(duration), self.time_grid, batch_size)
+            durations["coarse_model"] = self._coarse_duration(duration)
         if fine is None:
-            steps += count_steps(self.fine_model, self._coarse_duration(duration), self.time_grid, batch_size)
-        with self.progress_bar(total=steps) as bar:
-            yield lambda _: bar.update(1)
+            durations["fine_model"] = self._coarse_duration(duration)
+        return {
+            name: count_steps(getattr(self, name), durations[name], self.time_grid, batch_size) for name in durations
+        }
