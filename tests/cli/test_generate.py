@@ -97,7 +97,7 @@ def test_what_cannot_be_written_is_kept_elsewhere(tmp_path, monkeypatch, capsys)
     (elsewhere / "song.wav").write_bytes(b"mine")
     monkeypatch.chdir(elsewhere)
     audio = np.linspace(-0.5, 0.5, 8000, dtype=np.float32)[None]
-    with small_disk(tmp_path / "disk", "16k"):
+    with small_disk(tmp_path / "disk", "8k"):
         path = tmp_path / "disk" / "song.wav"
         kept = generate.keep(path, audio, 8000, {"prompt": "a"}, overwrite=False)
         assert list((tmp_path / "disk").iterdir()) == []

@@ -26,7 +26,7 @@ def candidates(most: int) -> list[int]:
     return [*powers, most]
 
 
-def fastest_num_threads(step: Callable[[], object], most: int) -> int:
+def fastest_num_threads(step: Callable[[], object], most: int, clock: Callable[[], float] = time.perf_counter) -> int:
     """The number of threads, up to `most`, with which a step is fastest; PyTorch's own is left as it was."""
     before = torch.get_num_threads()
     best, best_time = 1, float("inf")
@@ -34,7 +34,7 @@ def fastest_num_threads(step: Callable[[], object], most: int) -> int:
         for number in candidates(most):
             torch.set_num_threads(number)
             step()  # makes the threads
-            seconds = _mean_time(step)
+            seconds = _mean_time(step, clock)
             if seconds * ADVANTAGE < best_time:
                 best, best_time = number, seconds
             elif seconds > 2 * best_time:  # more of them will not mend it
@@ -44,12 +44,12 @@ def fastest_num_threads(step: Callable[[], object], most: int) -> int:
     return best
 
 
-def _mean_time(step: Callable[[], object]) -> float:
-    started, done = time.perf_counter(), 0
-    while done < NUM_STEPS and time.perf_counter() - started < LONGEST_IN_S:
+def _mean_time(step: Callable[[], object], clock: Callable[[], float]) -> float:
+    started, done = clock(), 0
+    while done < NUM_STEPS and clock() - started < LONGEST_IN_S:
         step()
         done += 1
-    return (time.perf_counter() - started) / done
+    return (clock() - started) / done
 
 
 def decoding_steps(stage) -> Iterator[None]:
