@@ -50,7 +50,8 @@ def test_resampling_keeps_the_tone(before, after):
 
 
 @pytest.mark.parametrize(
-    ("content", "message"), [(None, "no audio file"), (b"", "cannot be read"), (b"RIFF not really", "cannot be read")]
+    ("content", "message"),
+    [(None, "missing"), (b"", "no bytes"), (b"RIFF not really", "text"), (b"RIFF\0\0\0\0WAVE", "No 'data' chunk")],
 )
 def test_what_is_not_audio_is_named(tmp_path, content, message):
     path = tmp_path / "broken.wav"

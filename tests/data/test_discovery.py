@@ -1,5 +1,6 @@
 import json
 import os
+import unicodedata
 
 import pytest
 
@@ -86,3 +87,38 @@ def test_bad_sources_are_refused(tmp_path, name, content, message):
 def test_missing_source_is_refused(tmp_path):
     with pytest.raises(ValueError, match="There is no"):
         find_audio(tmp_path / "nothing")
+
+
+def test_captions_find_their_files_however_names_are_written(tmp_path):
+    (tmp_path / "sub").mkdir()
+    for name in (unicodedata.normalize("NFD", "naïve.wav"), "sub/b.wav", "sub/c.wav", "D.WAV"):
+        (tmp_path / name).write_bytes(b"")
+    (tmp_path / "metadata.csv").write_text('file_name , Caption\nnaïve.wav, "slow, sad"\nsub\\b.wav,two\nd.wav,four\n')
+    (tmp_path / "sub" / "metadata.csv").write_text("file_name;text\nc.wav;three, as here\n")
+    captions = {unicodedata.normalize("NFC", file.name): file.caption for file in find_audio(tmp_path)}
+    assert captions == {"naïve.wav": "slow, sad", "sub/b.wav": "two", "sub/c.wav": "three, as here", "D.WAV": "four"}
+    (file,) = find_audio_of(tmp_path / "list.csv", "path\nnaïve.wav\n")
+    assert file.path.exists()
+
+
+def find_audio_of(manifest, content):
+    manifest.write_text(content)
+    return find_audio(manifest)
+
+
+def test_rows_that_mean_no_file_are_listed(tmp_path):
+    (tmp_path / "album").mkdir()
+    (tmp_path / "album" / "song.wav").write_bytes(b"")
+    (tmp_path / "metadata.csv").write_text("file_name,text\nother/song.wav,one\ngone.wav,two\n")
+    files = {file.name: file for file in find_audio(tmp_path)}
+    assert files["album/song.wav"].caption is None
+    assert "row 1 of metadata.csv" in files["other/song.wav"].problem
+    assert "is it 'album/song.wav'?" in files["other/song.wav"].problem
+    assert files["gone.wav"].problem.endswith("there is no such file")
+
+
+def test_an_unquoted_comma_is_refused_by_its_line(tmp_path):
+    with pytest.raises(ValueError, match=r"Line 3 of .* has 3 fields, the header 2.*quotes"):
+        find_audio_of(tmp_path / "list.csv", "path,caption\n1.wav,slow\n2.wav,slow, sad\n")
+    with pytest.raises(ValueError, match="two columns 'caption'"):
+        find_audio_of(tmp_path / "list.csv", "path,caption,caption\n1.wav,slow,sad\n")

@@ -41,6 +41,12 @@ def add_parser(subparsers) -> None:
     parser.add_argument(
         "--min-length", type=float, metavar="S", help="leave out shorter files (default: shortest window)"
     )
+    parser.add_argument(
+        "--silence",
+        type=float,
+        metavar="DB",
+        help="leave out files of which nothing is above this, in dB of full scale (default: -75)",
+    )
     parser.add_argument("--files-per-shard", type=int, default=32, help="(default: %(default)s)")
     parser.add_argument("--decode-threads", type=int, default=2, help="threads that read audio (default: %(default)s)")
     parser.add_argument("--workers", type=int, default=1, help="processes on this machine (default: %(default)s)")
@@ -80,6 +86,7 @@ def run(args: argparse.Namespace) -> int:
             "overlap_in_s": args.overlap,
             "min_length_in_s": args.min_length,
             "batch_size": args.batch_size,
+            "silence_in_db": args.silence,
         },
         files_per_shard=args.files_per_shard,
         decode_threads=args.decode_threads,

@@ -8,20 +8,20 @@ from __future__ import annotations
 
 import ast
 import os
-import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from .discovery import AUDIO_ENDINGS, read_table
+from .discovery import find_audio
+from .pairing import pair
 from .records import write_lines
+from .tables import read_table
 
 MUSICCAPS = "google/MusicCaps"
 #: tracks of FMA that have no audio
 FMA_WITHOUT_AUDIO = frozenset({99134, 108925, 133297})
 #: FMA's own names of its splits
 FMA_SPLITS = {"training": "train", "validation": "validation", "test": "test"}
-VIDEO_ID = re.compile(r"\[?([\w-]{11})(?:\]|[^\w-]|[_-]\d|$)")
 
 
 def load_musiclm_dataset(
@@ -32,7 +32,7 @@ def load_musiclm_dataset(
     Args:
         name: `"musiccaps"` or `"fma"`.
         audio_dir: MusicCaps: clips of ten seconds named by their video's id (`{ytid}.wav`, `{ytid}_{start}.mp3`,
-            `[{ytid}]-[30-40].wav`, …). FMA: the folder of an unpacked archive (`000/000002.mp3`, …).
+            `[{ytid}]-[30-40].wav`, `Title [{ytid}].m4a`, …). FMA: the folder of an unpacked archive (`000/000002.mp3`, …).
         metadata: MusicCaps: its CSV, by default from the Hub. FMA: its `tracks.csv`, by default looked for beside the
             audio.
         subset: FMA: `"small"`, `"medium"`, `"large"` or `"full"`, which contain one another; by default all.
@@ -78,18 +78,17 @@ def write_manifest(dataset: Any, path: str | os.PathLike) -> None:
 
 
 def _musiccaps(folder: Path, metadata: str | os.PathLike | None) -> Iterator[tuple[str, dict[str, Any]]]:
-    found: dict[str, str] = {}
-    for path in sorted(folder.rglob("*")):
-        matched = VIDEO_ID.match(path.stem) if path.suffix.lower() in AUDIO_ENDINGS else None
-        if matched is not None:
-            found.setdefault(matched.group(1), str(path))
-    for row in _musiccaps_rows(metadata):
+    rows = list(_musiccaps_rows(metadata))
+    files = find_audio(folder)
+    # of several clips of one video, the one that says where it begins
+    wanted = [[row["ytid"], f"{row['ytid']}_{float(row['start_s']):g}"] for row in rows]
+    for row, index in zip(rows, pair(wanted, [file.name for file in files]), strict=True):
         aspects = row["aspect_list"]
         labels = row["audioset_positive_labels"]
         yield (
             "test" if str(row["is_audioset_eval"]).lower() == "true" else "train",
             {
-                "path": found.get(row["ytid"]),
+                "path": None if index is None else str(files[index].path),
                 "caption": row["caption"],
                 "genre": None,
                 "title": row["ytid"],

@@ -2,39 +2,24 @@
 
 from __future__ import annotations
 
-import os
+import threading
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from ..audio import resample
+from ..audio import SkippedFile, resample
+from ..audio.levels import is_silent, remove_offset, sounding_time
+from ..audio.reading import read_recording
 from .discovery import AudioFile
 
-#: a file whose loudest sample is below this is silent (-60 dB of full scale)
-SILENCE_PEAK = 1e-3
-#: samples (of all channels together) decoded at a time: a long file's channels never stand in memory as a whole, and
-#: libsndfile, which fills up a hole in an Ogg file within one call, shows it between calls
-BLOCK_SIZE = 1 << 14
-#: a file that gives this much less than its header says has a hole, or breaks off
-MAX_LOSS_IN_S = 0.1
-
-
-class SkippedFile(Exception):
-    """Why a file is left out.
-
-    Args:
-        reason: `"missing"`, `"empty"`, `"unreadable"`, `"not finite"`, `"too short"` or `"silent"`.
-        detail: the same in a sentence.
-    """
-
-    def __init__(self, reason: str, detail: str):
-        super().__init__(f"{reason}: {detail}")
-        self.reason = reason
-        self.detail = detail
+#: nothing of a silent file is above this, in dB of full scale: some six times the smallest step of 16 bits
+SILENCE_IN_DB = -75.0
+#: seconds of audio that stand decoded beside the file at hand
+MAX_AHEAD_IN_S = 300.0
 
 
 @dataclass(frozen=True)
@@ -45,56 +30,27 @@ class DecodedAudio:
     waveforms: dict[int, np.ndarray]
 
 
-def read_mono(path: Path) -> tuple[np.ndarray, int]:
-    """A file's channels averaged: (samples,) float32 and its sampling rate.
+def decode(
+    path: Path,
+    sampling_rates: Iterable[int],
+    min_length_in_s: float,
+    silence_in_db: float = SILENCE_IN_DB,
+    on_block: Callable[[float], None] | None = None,
+) -> DecodedAudio:
+    """Read a file, average its channels, take out a constant offset, and resample it to each of the rates, in Hz.
 
     Raises:
-        SkippedFile: it is missing, empty, unreadable (wholly or in the middle), or holds NaN or infinity.
+        SkippedFile: as `read_audio`, or it is shorter than `min_length_in_s`, or silent.
     """
-    import soundfile
-
-    blocks = []
-    try:
-        if path.is_dir():
-            raise SkippedFile("unreadable", "a folder, not a file")
-        if not path.is_file():
-            raise SkippedFile("missing", "there is no such file")
-        if path.stat().st_size == 0:
-            raise SkippedFile("empty", "the file has no bytes")
-        with soundfile.SoundFile(os.fsencode(path)) as file:  # as bytes: names need not be Unicode
-            rate, expected = file.samplerate, file.frames
-            num_frames = max(BLOCK_SIZE // file.channels, 1)
-            while len(block := file.read(num_frames, dtype="float32", always_2d=True)):
-                blocks.append(block.mean(axis=1))
-            exact = file.format != "MP3"  # whose header may only guess its length
-    except (soundfile.LibsndfileError, RuntimeError, TypeError, OSError) as error:
-        # libsndfile calls some damaged files missing, so its own words come second
-        message = " ".join(str(error).split()).replace(str(path), path.name)
-        message = message.encode("utf-8", errors="replace").decode()
-        raise SkippedFile("unreadable", f"not audio that can be decoded. {message}") from error
-    audio = np.concatenate(blocks) if blocks else np.empty(0, dtype=np.float32)
-    if exact and expected - len(audio) > MAX_LOSS_IN_S * rate:
-        raise SkippedFile("unreadable", f"only {len(audio) / rate:.2f} of its {expected / rate:.2f} s can be decoded")
-    if not len(audio):
-        raise SkippedFile("empty", "the file holds no samples")
-    if not np.isfinite(audio).all():
-        raise SkippedFile("not finite", f"{int((~np.isfinite(audio)).sum())} samples are NaN or infinite")
-    return audio, rate
-
-
-def decode(path: Path, sampling_rates: Iterable[int], min_length_in_s: float) -> DecodedAudio:
-    """Read a file and resample it to each of the rates, in Hz.
-
-    Raises:
-        SkippedFile: as `read_mono`, or it is shorter than `min_length_in_s`, or silent.
-    """
-    audio, rate = read_mono(path)
-    duration = len(audio) / rate
-    if duration < min_length_in_s:
-        raise SkippedFile("too short", f"{duration:.3f} s, at least {min_length_in_s:g} s are needed")
-    peak = float(np.abs(audio).max())
-    if peak < SILENCE_PEAK:
-        raise SkippedFile("silent", f"its loudest sample is {peak:.2g} of full scale")
+    recording = read_recording(path, mono=True, on_block=on_block)
+    rate, duration = recording.sampling_rate, recording.length_in_s
+    audio = remove_offset(recording.samples[0])
+    if duration < min_length_in_s:  # all digits that there are: 1.99998 s is not 2 s
+        raise SkippedFile(path, "too short", f"{duration:.8g} s, at least {min_length_in_s:g} s are needed")
+    if is_silent(audio, rate, silence_in_db):
+        sounding = sounding_time(audio, rate, silence_in_db)
+        told = f"all but {sounding:.1f} s of it" if sounding else "all of it"
+        raise SkippedFile(path, "silent", f"{told} is below {silence_in_db:g} dB of full scale")
     return DecodedAudio(duration, {target: resample(audio, rate, target) for target in sorted(set(sampling_rates))})
 
 
@@ -103,30 +59,72 @@ def decode_ahead(
     sampling_rates: Iterable[int],
     min_length_in_s: float,
     num_threads: int = 2,
+    silence_in_db: float = SILENCE_IN_DB,
+    max_ahead_in_s: float = MAX_AHEAD_IN_S,
 ) -> Iterator[tuple[AudioFile, DecodedAudio | SkippedFile]]:
     """Decode files in threads while the caller computes, in their order, a few ahead of what is asked for.
 
-    At most `num_threads` + 1 files are held, so memory does not grow with their number.
+    Besides the file at hand and the next one, at most `num_threads` - 1 files and `max_ahead_in_s` of audio are held, so
+    memory grows neither with the number of files nor with that of threads.
     """
     rates = tuple(sampling_rates)
+    room = _Room(max_ahead_in_s)
 
-    def attempt(file: AudioFile) -> DecodedAudio | SkippedFile:
+    def attempt(number: int, file: AudioFile) -> DecodedAudio | SkippedFile:
         try:
-            return decode(file.path, rates, min_length_in_s)
+            if file.problem is not None:
+                raise SkippedFile(file.path, "missing", file.problem)
+            return decode(file.path, rates, min_length_in_s, silence_in_db, lambda seconds: room.take(number, seconds))
         except SkippedFile as skipped:
             return skipped
 
     pending: deque[tuple[AudioFile, Future]] = deque()
     with ThreadPoolExecutor(num_threads, thread_name_prefix="decode") as pool:
         try:
-            for file in files:
-                pending.append((file, pool.submit(attempt, file)))
+            for number, file in enumerate(files):
+                pending.append((file, pool.submit(attempt, number, file)))
                 if len(pending) > num_threads:
-                    first, future = pending.popleft()
-                    yield first, future.result()
+                    file, future = pending.popleft()
+                    yield file, future.result()
+                    room.leave()
             while pending:
-                first, future = pending.popleft()
-                yield first, future.result()
+                file, future = pending.popleft()
+                yield file, future.result()
+                room.leave()
         finally:
+            room.close()
             for _, future in pending:
                 future.cancel()
+
+
+class _Room:
+    """Seconds of decoded audio that wait for their turn; the file whose turn it is always goes on."""
+
+    def __init__(self, seconds: float):
+        self.limit = seconds
+        self.first = 0
+        self.taken: dict[int, float] = {}
+        self.closed = False
+        self.changed = threading.Condition()
+
+    def take(self, number: int, seconds: float) -> None:
+        """Add to what file `number` holds, as soon as there is room."""
+        with self.changed:
+            while number != self.first and not self.closed and self._waiting() + seconds > self.limit:
+                self.changed.wait()
+            self.taken[number] = self.taken.get(number, 0.0) + seconds
+
+    def leave(self) -> None:
+        """The first file is done with."""
+        with self.changed:
+            self.taken.pop(self.first, None)
+            self.first += 1
+            self.changed.notify_all()
+
+    def close(self) -> None:
+        with self.changed:
+            self.closed = True
+            self.changed.notify_all()
+
+    def _waiting(self) -> float:
+        return sum(seconds for number, seconds in self.taken.items() if number != self.first)

@@ -24,7 +24,7 @@ from ..tokenizers.compatibility import acoustic_stream, clap_stream, semantic_st
 from ..tokenizers.networks import acoustic_codes, semantic_features
 from .batching import CropBatcher
 from .clap_spectrogram import clap_embeddings
-from .decoding import DecodedAudio
+from .decoding import SILENCE_IN_DB, DecodedAudio
 from .networks import load_networks, network_fingerprint
 from .overlap import overlapping_crops
 
@@ -47,6 +47,7 @@ class TokenizingSettings:
         clap_stride_in_s: distance between two CLAP windows.
         min_length_in_s: shorter files are left out; at least a second.
         batch_size: crops computed together.
+        silence_in_db: a file of which nothing is above this (dB of full scale) is left out.
     """
 
     crop_in_s: float
@@ -55,9 +56,14 @@ class TokenizingSettings:
     min_length_in_s: float
     batch_size: int = 16
     clap_stride_in_s: float = CLAP_STRIDE_IN_S
+    silence_in_db: float = SILENCE_IN_DB
 
     def __post_init__(self) -> None:
+        if not self.silence_in_db < 0:
+            raise ValueError(f"`silence_in_db` is in dB of full scale and below 0, got {self.silence_in_db}.")
         for name, value in asdict(self).items():
+            if name == "silence_in_db":
+                continue
             if not math.isfinite(value) or value < 0 or (value == 0 and name != "overlap_in_s"):
                 raise ValueError(f"`{name}` must be a positive number, got {value}.")
         if self.overlap_in_s >= self.crop_in_s:

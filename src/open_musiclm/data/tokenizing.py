@@ -73,8 +73,9 @@ def make_rows(
     skipped: list[dict[str, Any]] = []
 
     def usable() -> Iterator[tuple[tuple[int, float], DecodedAudio]]:
+        settings = tokenizer.settings
         decoded = decode_ahead(
-            files, tokenizer.sampling_rates, tokenizer.settings.min_length_in_s, num_threads=decode_threads
+            files, tokenizer.sampling_rates, settings.min_length_in_s, decode_threads, settings.silence_in_db
         )
         for index, (file, audio) in zip(indices, decoded, strict=True):
             if isinstance(audio, SkippedFile):

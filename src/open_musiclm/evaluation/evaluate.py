@@ -19,7 +19,7 @@ from typing import Any
 
 from tqdm.auto import tqdm
 
-from .clips import Clip, ClipSet, pair_references, scan_clips
+from .clips import Clip, ClipSet, pair_generated, pair_references, scan_clips
 from .comparisons import Comparison, adjust
 from .embedders.cache import EmbeddingCache
 from .embedders.networks import AstEmbedder, ClapEmbedder, Embedder, load_embedder
@@ -283,7 +283,7 @@ def _free_memory() -> None:
 def _clips_of(system: System, prompts: list[Prompt], settings: EvaluationSettings, performance: dict, say) -> ClipSet:
     if isinstance(system, FolderSystem):
         clips = scan_clips(system.folder, system.name)
-        pairs = {clip.path: prompt for prompt, clip in pair_references(prompts, clips).items()}
+        pairs = {clip.path: prompt for prompt, clip in pair_generated(prompts, clips).items()}
         renamed = tuple(replace(clip, id=pairs.get(clip.path, clip.id)) for clip in clips.clips)
         say(f"{system.name}: {len(clips)} clips, {len(pairs)} of them belong to a prompt")
         return replace(clips, clips=renamed)

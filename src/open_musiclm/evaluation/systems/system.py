@@ -9,7 +9,8 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 
-from ..clips import AUDIO_SUFFIXES, find_audio
+from ...audio.reading import AUDIO_ENDINGS
+from ...data.discovery import has_audio
 from ..embedders.networks import weights_fingerprint
 
 __all__ = [
@@ -255,12 +256,12 @@ def kind_of_system(spec: str) -> str:
             return "pipeline"
         if (folder / "config.json").is_file():
             return "transformers"
-        if find_audio(folder):
+        if has_audio(folder):
             return "folder"
         raise ValueError(
             f"{source!r} holds no model_index.json, no config.json and no audio; it is no system to measure."
         )
-    if folder.suffix in AUDIO_SUFFIXES or source.startswith((".", "/", "~")) or source.count("/") > 1:
+    if folder.suffix in AUDIO_ENDINGS or source.startswith((".", "/", "~")) or source.count("/") > 1:
         raise ValueError(f"there is no folder {source!r}.")
     return "hub"
 

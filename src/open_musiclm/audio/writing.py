@@ -1,4 +1,4 @@
-"""Reading, writing and resampling audio with soundfile and soxr."""
+"""Writing audio with soundfile, and what is stored beside the samples."""
 
 from __future__ import annotations
 
@@ -11,49 +11,6 @@ import numpy as np
 
 #: endings that can be written, and how
 FORMATS = {".wav": ("WAV", "PCM_16"), ".flac": ("FLAC", "PCM_16")}
-
-
-def resample(audio: np.ndarray, from_rate: int, to_rate: int) -> np.ndarray:
-    """(channels, samples) or (samples,) float32 from one rate to another, in Hz."""
-    if from_rate == to_rate:
-        return audio
-    import soxr
-
-    return np.ascontiguousarray(soxr.resample(audio.T, from_rate, to_rate, quality="HQ").T.astype(np.float32))
-
-
-def read_audio(path: str | os.PathLike, sampling_rate: int | None = None, mono: bool = True) -> tuple[np.ndarray, int]:
-    """Read WAV, FLAC, MP3 or OGG.
-
-    Args:
-        sampling_rate: resample to this rate, in Hz; by default keep the file's.
-        mono: average the channels.
-
-    Returns:
-        (channels, samples) float32 and the sampling rate.
-
-    Raises:
-        ValueError: the file is missing, empty, not audio, or holds NaN; the message names it.
-    """
-    import soundfile
-
-    path = Path(path)
-    if not path.is_file():
-        raise ValueError(f"There is no audio file {str(path)!r}.")
-    try:
-        audio, rate = soundfile.read(path, dtype="float32", always_2d=True)
-    except (soundfile.LibsndfileError, RuntimeError, TypeError) as error:
-        raise ValueError(f"{str(path)!r} cannot be read as audio: {error}.") from error
-    if not len(audio):
-        raise ValueError(f"{str(path)!r} holds no samples.")
-    if not np.isfinite(audio).all():
-        raise ValueError(f"{str(path)!r} holds samples that are not finite numbers.")
-    audio = audio.T
-    if mono:
-        audio = audio.mean(axis=0, keepdims=True)
-    if sampling_rate is not None:
-        audio, rate = resample(audio, rate, sampling_rate), sampling_rate
-    return np.ascontiguousarray(audio), rate
 
 
 def audio_format(path: str | os.PathLike) -> tuple[str, str]:
