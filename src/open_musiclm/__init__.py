@@ -32,6 +32,7 @@ _EXPORTS = {
     "tokenizers.quantizers": ["ClapQuantizer", "SemanticQuantizer"],
     "tokenizers.fingerprints": ["codebook_fingerprint", "codec_fingerprint"],
     "pipelines.musiclm": ["MusicLMPipeline"],
+    "audio": ["write_audio"],
     "hub.mini": ["mini_checkpoint"],
 }
 _MODULE_OF = {name: module for module, names in _EXPORTS.items() for name in names}

@@ -13,7 +13,6 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
-LOCK_FILE = ".lock"
 #: of the system: no space, quota, largest file, read-only, device
 NO_PLACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO)
 
@@ -30,7 +29,7 @@ def sole_writer(output: str | os.PathLike, part: str = "") -> Iterator[None]:
     """
     output = Path(output)
     output.mkdir(parents=True, exist_ok=True)
-    path = output / f"{LOCK_FILE}{part}"
+    path = output / f".lock{part}.part"  # as what is left of a file: one that a killed process left is no hindrance
     file = _hold(path, output)
     try:
         yield

@@ -80,7 +80,7 @@ def test_jobs_and_workers_make_what_one_run_makes(token_folder, music_folder, pi
 
 
 @pytest.mark.slow
-def test_two_datatrove_workers_make_what_one_makes(token_folder, music_folder, pipeline_folder, tmp_path):
+def test_two_workers_make_what_one_makes(token_folder, music_folder, pipeline_folder, tmp_path):
     assert main(command(music_folder, pipeline_folder, tmp_path / "two", "--workers", 2)) == 0
     assert contents(tmp_path / "two") == contents(token_folder)
 

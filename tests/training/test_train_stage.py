@@ -215,9 +215,9 @@ def test_two_commands_do_not_write_to_one_output(clips, pipeline_folder, tmp_pat
     assert not (output / "training").exists()
     other.kill()  # and what a killed one leaves is no hindrance
     other.wait()
-    assert (output / ".lock").exists()
+    assert (output / ".lock.part").exists()
     assert main(command) == 0
-    assert not (output / ".lock").exists()
+    assert not (output / ".lock.part").exists()
 
 
 def test_a_full_disk_is_one_line_and_the_run_goes_on_when_there_is_room(clips, pipeline_folder, tmp_path, capsys):

@@ -9,6 +9,7 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 
+from ..extras import missing_extra
 from ..version import __version__
 
 COMMANDS = ("generate", "tokenize", "fit-codebooks", "train", "evaluate", "convert")
@@ -49,7 +50,8 @@ def one_line(command: Callable[[], int], name: str, debug: bool = False) -> int:
     except (ValueError, OSError, ImportError, MemoryError) as error:
         if debug:
             raise
-        said = " ".join(str(error).split()) or "not enough memory"
+        said = (missing_extra(error) if isinstance(error, ModuleNotFoundError) else None) or str(error)
+        said = " ".join(said.split()) or "not enough memory"
         print(f"{name}: {printable(said)}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:

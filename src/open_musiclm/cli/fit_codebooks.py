@@ -50,7 +50,11 @@ def run(args: argparse.Namespace) -> int:
         raise ValueError(f"{args.output!r} is not empty; give another --output.")
     if args.batch_size < 1:
         raise ValueError(f"--batch-size must be at least 1, got {args.batch_size}.")
+    from ..extras import require
+
+    require("sklearn")
     files = find_audio(args.source)
+    print(f"{len(files)} files in {args.source}", flush=True)
 
     from ..data.networks import load_networks
     from ..data.records import write_whole

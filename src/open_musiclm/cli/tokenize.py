@@ -64,17 +64,20 @@ def run(args: argparse.Namespace) -> int:
     if args.workers > 1 and args.num_shards > 1:
         raise ValueError("--workers is for one machine, --num-shards for several jobs: give one of the two.")
     from ..data.discovery import find_audio
+    from ..extras import require
 
+    require("datasets", "pyarrow")  # with which shards are written
     num_files = len(find_audio(args.source))  # before anything is loaded
+    print(f"{num_files} files in {args.source}", flush=True)
 
     import torch
 
-    from ..data.datatrove_step import TokenizeStep
+    from ..data.job import TokenizingJob
     from ..data.tokenizing import run_tokenizing, write_report
+    from ..outputs import sole_writer
 
     quiet_libraries()
-    print(f"{num_files} files in {args.source}")
-    step = TokenizeStep(
+    job = TokenizingJob(
         args.source,
         model=model_path(args.model, args.revision),
         output=args.output,
@@ -93,29 +96,20 @@ def run(args: argparse.Namespace) -> int:
         num_threads=torch.get_num_threads(),  # another number rounds in another way: tokens would not be one worker's
         progress=True,
     )
-    plan, tokenizer = step.prepare()
-    plan.start()
-    if args.workers == 1:
-        report = run_tokenizing(plan, tokenizer, args.shard_index, args.num_shards, args.decode_threads)
-    else:
-        del tokenizer
-        run_workers(step, args.workers)
-        report = write_report(plan)
+    plan, tokenizer = job.prepare()
+    with sole_writer(args.output, f"-{args.shard_index}-of-{args.num_shards}"):
+        plan.start()
+        if args.workers == 1:
+            report = run_tokenizing(plan, tokenizer, args.shard_index, args.num_shards, args.decode_threads)
+        else:
+            del tokenizer
+            job.run_in_processes(args.workers)
+            report = write_report(plan)
     if report is None:
         missing = sum(not plan.shard_path(shard).is_file() for shard in range(plan.num_shards))
         print(f"this job's shards are done; {missing} of {plan.num_shards} shards are still to be made by other jobs")
         return 0
     return print_report(report, Path(args.output))
-
-
-def run_workers(step: Any, num_workers: int) -> None:
-    """The step in several processes on this machine."""
-    import tempfile
-
-    from datatrove.executor import LocalPipelineExecutor
-
-    with tempfile.TemporaryDirectory() as logs:  # the step keeps its own account of what is done
-        LocalPipelineExecutor(pipeline=[step], tasks=num_workers, workers=num_workers, logging_dir=logs).run()
 
 
 def print_report(report: dict[str, Any], output: Path) -> int:

@@ -105,6 +105,12 @@ def parse_settings(settings: list[str]) -> dict[str, Any]:
 
 
 def run(args: argparse.Namespace) -> int:
+    from ..extras import require
+
+    require("datasets", "pyarrow", *(["peft"] if args.lora is not None else []))
+    if not int(os.environ.get("RANK", "0")):
+        print(f"training the {args.stage} stage: {args.output}", flush=True)
+
     from ..training.plan import TrainingPlan
 
     if args.base is None and args.revision is not None:

@@ -15,6 +15,7 @@ _MODULE_OF = {
     "TokenRecord": "records",
     "TokenizingPlan": "plan",
     "run_tokenizing": "tokenizing",
+    "TokenizingJob": "job",
     "TokenizeStep": "datatrove_step",
     "TokenDataset": "token_dataset",
     "TokenStreamDataset": "token_dataset",

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from ..extras import extra_needed
 from .records import RECORD_FILE, TokenRecord
 from .shards import record_of_shard, shard_path
 
@@ -64,7 +65,8 @@ class TokenDataset(torch.utils.data.Dataset):
         Raises:
             ValueError: it is no token dataset, not complete, or its shards were made in different ways.
         """
-        from datasets import load_dataset
+        with extra_needed():
+            from datasets import load_dataset
 
         folder = dataset_folder(path, revision)
         record, shards = check_shards(folder)
@@ -143,7 +145,8 @@ class TokenStreamDataset(torch.utils.data.IterableDataset):
         cls, path: str | os.PathLike, revision: str | None = None, shuffle_buffer: int = 256, seed: int = 0
     ) -> TokenStreamDataset:
         """From a folder, or from the Hub without downloading it first."""
-        from datasets import load_dataset
+        with extra_needed():
+            from datasets import load_dataset
 
         if Path(path).is_dir():
             record, shards = check_shards(Path(path))

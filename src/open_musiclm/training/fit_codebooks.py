@@ -17,6 +17,7 @@ import torch
 from ..data.clap_spectrogram import clap_embeddings
 from ..data.decoding import DecodedAudio, SkippedFile, decode_ahead
 from ..data.discovery import AudioFile
+from ..extras import extra_needed
 from ..models.configuration import ClapQuantizerConfig, SemanticQuantizerConfig
 from ..tokenizers.networks import semantic_features
 from ..tokenizers.quantizers import ClapQuantizer, SemanticQuantizer
@@ -111,7 +112,8 @@ class CodebookFit:
             dim = networks["clap"].config.projection_dim
             self.clap = ResidualKMeans(settings.num_quantizers, settings.clap_codebook_size, dim, seed=settings.seed)
         if settings.semantic_codebook_size:
-            from sklearn.cluster import MiniBatchKMeans
+            with extra_needed():
+                from sklearn.cluster import MiniBatchKMeans
 
             self.semantic = MiniBatchKMeans(
                 settings.semantic_codebook_size, random_state=settings.seed, n_init=3, init_size=None

@@ -20,6 +20,7 @@ from typing import Any
 from huggingface_hub import ModelCard
 
 from ..data.records import write_whole
+from ..extras import extra_needed
 from ..hub.publishing import upload
 from ..models.streams import TokenStream
 from ..tokenizers.compatibility import check_streams
@@ -67,7 +68,8 @@ def add_lora(stage: Any, rank: int = 16, alpha: float | None = None, dropout: fl
     Returns:
         A `peft.PeftModel`, which a Trainer takes as any model.
     """
-    from peft import LoraConfig, get_peft_model
+    with extra_needed():
+        from peft import LoraConfig, get_peft_model
 
     if rank < 1:
         raise ValueError(f"An adapter's rank must be at least 1, got {rank}.")
@@ -135,7 +137,8 @@ def load_lora(stage: Any, *adapters: str | os.PathLike, weights: Sequence[float]
     Raises:
         ValueError: no adapter, as many weights as adapters are not given, or an adapter was trained on other streams.
     """
-    from peft import PeftModel
+    with extra_needed():
+        from peft import PeftModel
 
     if not adapters:
         raise ValueError("Give at least one adapter: a folder or a Hub id.")

@@ -11,7 +11,6 @@ from typing import Any
 from transformers import TrainingArguments
 
 from ..data.records import TokenRecord, is_part, write_whole
-from ..outputs import LOCK_FILE
 from .arguments import PUBLISHED
 
 #: steps of the published checkpoints, for training from nothing
@@ -165,9 +164,7 @@ class TrainingPlan:
                     f"{self.output!r} holds another run: {'; '.join(changed[:3])}. Go on with the same settings, or give "
                     "another output."
                 )
-        elif output.exists() and any(
-            not self._is_begun(entry) for entry in output.iterdir() if entry.name != LOCK_FILE
-        ):
+        elif output.exists() and any(not self._is_begun(entry) for entry in output.iterdir()):
             raise ValueError(f"{self.output!r} is not empty and holds no training run; give another output.")
         elif is_main_process:
             self.folder.mkdir(parents=True, exist_ok=True)
@@ -175,7 +172,7 @@ class TrainingPlan:
 
     def _is_begun(self, entry: Path) -> bool:
         """Whether this is what a run leaves that was killed before it was recorded."""
-        return entry == self.folder and all(map(is_part, entry.iterdir()))
+        return is_part(entry) or (entry == self.folder and all(map(is_part, entry.iterdir())))
 
     def _critical(self, record: TokenRecord) -> dict[str, Any]:
         mine = {name: value for name, value in asdict(self).items() if name not in FREE}
