@@ -55,7 +55,6 @@ sys.exit(main(sys.argv[2:]))
         ("datasets,pyarrow", ["tokenize", "music", "-o", "tokens"], "train"),
         ("datasets", ["train", "--stage", "coarse", "--tokens", "tokens", "-o", "out"], "train"),
         ("peft", ["train", "--stage", "coarse", "--tokens", "tokens", "-o", "out", "--lora"], "train"),
-        ("sklearn", ["fit-codebooks", "music", "-o", "out"], "train"),
     ],
 )
 def test_a_command_says_it_before_it_works(tmp_path, without, command, extra):
