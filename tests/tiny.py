@@ -27,8 +27,11 @@ from open_musiclm import (
     MusicLMPipeline,
     MusicLMSemanticConfig,
     MusicLMSemanticModel,
+    MusicLMStageConfig,
+    MusicLMStageModel,
     SemanticQuantizer,
     SemanticQuantizerConfig,
+    TokenStream,
 )
 from open_musiclm.tokenizers.compatibility import acoustic_stream, clap_stream, semantic_stream
 from open_musiclm.tokenizers.networks import clap_text_embeddings
@@ -178,6 +181,29 @@ def tiny_stage(stage: str, streams=None, seed: int = 0, **overrides):
     model = model_class(config_class(streams=streams, **settings)).eval()
     model.generation_config.top_k = 12  # a tenth of a tiny vocabulary would be greedy
     return model
+
+
+def patterned_stage(condition: str = "parallel", predicted: str = "delay", seed: int = 0, **settings):
+    """3 × 16 CLAP, 2 × 16 melody, 4 × 16 acoustic tokens."""
+    torch.manual_seed(seed)
+    streams = [
+        TokenStream("clap", 16, 3, pattern=condition),
+        TokenStream("melody", 16, 2, 10.0, pattern=condition),
+        TokenStream("acoustic", 16, 4, 20.0, pattern=predicted),
+    ]
+    model = MusicLMStageModel(MusicLMStageConfig(streams=streams, **{**SIZES, **settings})).eval()
+    model.generation_config.top_k = 12  # a tenth of a tiny vocabulary would be greedy
+    return model
+
+
+def inputs_of(model, batch: int = 2, frames: int = 6, seed: int = 0) -> dict[str, torch.Tensor]:
+    """Framed ids: one frame of CLAP, half as many of melody as acoustic ones."""
+    generator = torch.Generator().manual_seed(seed)
+    lengths = [1 if s.frame_rate is None else round(frames * s.frame_rate / 20) for s in model.streams]
+    return {
+        s.argument: torch.randint(s.codebook_size, (batch, n, s.num_codebooks), generator=generator)
+        for s, n in zip(model.streams, lengths, strict=True)
+    }
 
 
 def tiny_pipeline(seed: int = 0) -> MusicLMPipeline:

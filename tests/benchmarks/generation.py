@@ -12,9 +12,9 @@ from pathlib import Path
 
 import torch
 
-from open_musiclm.decoding.compiled import CompiledDecoder, can_compile_steps
-from open_musiclm.decoding.packed import FastDecoder
-from open_musiclm.models.generation import PlainDecoder
+from open_musiclm.decoding.compiled import MOST_ROWS
+from open_musiclm.decoding.interface import Request
+from open_musiclm.decoding.registry import choose_backend
 from open_musiclm.pipelines.pieces import windows_a_batch
 
 from . import musicgen, original
@@ -50,11 +50,8 @@ def decoder_of(kind: str, stage, batch_size: int):
         for each, length in zip(stage.streams, lengths, strict=True)
     ]
     streams = {each.argument: token_ids[:, :-1] for each, token_ids in zip(stage.streams[:-1], ids, strict=False)}
-    if kind == "compiled":
-        return CompiledDecoder(stage, streams, ids[-1].shape[1], True), ids[-1]
-    if kind == "fast":
-        return FastDecoder(stage, streams, ids[-1].shape[1], True), ids[-1]
-    return PlainDecoder(stage, streams, True, True), ids[-1]
+    name = {"compiled": "compile", "fast": "packed"}.get(kind, kind)
+    return choose_backend(stage, Request(streams, batch_size, ids[-1].shape[1]), name), ids[-1]
 
 
 @torch.no_grad()
@@ -89,7 +86,7 @@ def step_rows(
             for kind in kinds:
                 if kind == "plain" and batch_size > 8:
                     continue
-                if kind == "compiled" and not can_compile_steps(stage.device, batch_size):
+                if kind == "compiled" and (stage.device.type != "cpu" or batch_size > MOST_ROWS):
                     continue
                 speed = read_speed.measure()
                 taken, prefill, keys = time_steps(kind, stage, batch_size, 12 if kind == "plain" else 60)

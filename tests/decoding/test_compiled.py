@@ -1,4 +1,4 @@
-"""The compiled step makes the tokens of the plain loop, for one sample, and leaves several to the other way."""
+"""The compiled step makes the tokens of the plain loop, for one sample or two rows, and refuses more."""
 
 import copy
 import shutil
@@ -9,6 +9,7 @@ from goldens import stage_inputs, stage_model
 from tiny import tiny_stage
 
 from open_musiclm.decoding.compiled import CompiledDecoder
+from open_musiclm.decoding.interface import Request
 from open_musiclm.decoding.packed import FastDecoder
 
 pytestmark = pytest.mark.skipif(
@@ -59,10 +60,11 @@ def test_bfloat16_is_as_near_as_the_other_way():
     streams = {"clap_token_ids": torch.zeros(1, 3, dtype=torch.long)}
     ids = torch.arange(12)[None, :, None] % 8
     exact, errors = None, []
+    request = Request(streams, 1, 12)
     for decoder in (
-        FastDecoder(exact_model, streams, 12, True),
-        FastDecoder(model, streams, 12, True),
-        CompiledDecoder(model, streams, 12, True),
+        FastDecoder(exact_model, request),
+        FastDecoder(model, request),
+        CompiledDecoder(model, request),
     ):
         with torch.no_grad():
             decoder.prefill(ids[:, :6])
@@ -72,14 +74,16 @@ def test_bfloat16_is_as_near_as_the_other_way():
     assert 0 < errors[2] < 1.5 * errors[1]
 
 
-def test_several_samples_go_the_other_way():
+def test_several_samples_are_refused_or_go_the_other_way():
     model = tiny_stage("semantic")
-    clap = torch.zeros(2, 3, dtype=torch.long)
-    run = model.start_generation(5, clap_token_ids=clap, fast="compile")
-    assert type(run.decoder) is FastDecoder
-    assert type(model.start_generation(5, clap_token_ids=clap[:1], fast="compile").decoder) is CompiledDecoder
+    clap = torch.zeros(3, 3, dtype=torch.long)
+    with pytest.raises(ValueError, match=r"`fast='compile'` reads the weights for each of up to 2 rows; .* has 3"):
+        model.start_generation(5, clap_token_ids=clap, fast="compile")
+    run = model.start_generation(5, clap_token_ids=clap, fast=("compile", "packed"))
+    assert type(run.backend) is FastDecoder
+    assert type(model.start_generation(5, clap_token_ids=clap[:1], fast="compile").backend) is CompiledDecoder
 
 
 def test_unknown_ways_are_refused():
-    with pytest.raises(ValueError, match="'compile', 'int8', 'graph', got 'slow'"):
+    with pytest.raises(ValueError, match=r"'graph', 'compile', 'int8', 'packed', 'plain'.*got 'slow'"):
         tiny_stage("semantic").generate(5, clap_token_ids=torch.zeros(1, 3, dtype=torch.long), fast="slow")

@@ -10,10 +10,10 @@ from tiny import tiny_stage
 
 from open_musiclm.decoding import cuda_graph
 from open_musiclm.decoding.cuda_graph import GraphDecoder
+from open_musiclm.decoding.interface import Request
 from open_musiclm.decoding.packed_weights import PackedStage, pack_stage
 from open_musiclm.decoding.sampling import StandardSampling
 from open_musiclm.decoding.static_step import StaticState, TorchStep
-from open_musiclm.models import generation
 
 needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
 DEVICES = ["cpu", pytest.param("cuda", marks=needs_gpu)]
@@ -22,7 +22,7 @@ DEVICES = ["cpu", pytest.param("cuda", marks=needs_gpu)]
 @pytest.fixture
 def static(monkeypatch):
     """Take the static step on a CPU too, where nothing is recorded."""
-    monkeypatch.setattr(generation, "can_record_steps", lambda device: True)
+    monkeypatch.setattr(cuda_graph, "can_record_steps", lambda device: True)
 
 
 def on(device, streams):
@@ -77,11 +77,14 @@ class TestRuns:
             model.generate(2, fast="graph", **on(device, conditions(model, batch_size)))
         assert len(pack_stage(model).recordings) == cuda_graph.KEPT_RECORDINGS
 
-    def test_unusual_processors_go_token_by_token(self, static, device):
+    def test_unusual_processors_are_refused_or_go_another_way(self, static, device):
         model = tiny_stage("coarse").to(device)
         streams = on(device, conditions(model, 2))
+        with pytest.raises(ValueError, match="`fast='graph'` samples by temperature and top_k alone"):
+            model.generate(9, top_p=0.8, fast="graph", **streams)
         made = [
-            model.generate(9, generator=generators(2), top_p=0.8, fast=fast, **streams) for fast in ("graph", False)
+            model.generate(9, generator=generators(2), top_p=0.8, fast=fast, **streams)
+            for fast in (("graph", "packed"), False)
         ]
         assert torch.equal(*made)
         assert not pack_stage(model).recordings
@@ -121,7 +124,16 @@ def test_bfloat16_on_a_gpu_is_as_near_to_float32_as_the_plain_loop():
     ids = inputs.pop("coarse_token_ids").flatten(1)
     model = copy.deepcopy(exact).cuda().to(torch.bfloat16)
     expected = exact(**inputs, coarse_token_ids=ids).logits[:, -1]
-    decoder = GraphDecoder(model, on("cuda", inputs), ids.shape[1] + 1, True, StandardSampling(1024), False)
+    decoder = GraphDecoder(
+        model,
+        Request(
+            {name: each.flatten(1) for name, each in on("cuda", inputs).items()},
+            len(ids),
+            ids.shape[1] + 1,
+            sampling=StandardSampling(1024),
+            do_sample=False,
+        ),
+    )
     with torch.no_grad():
         decoder.prefill(ids[:, :-1, None].cuda())
         recording = decoder.recording[1]

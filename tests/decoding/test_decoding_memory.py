@@ -5,9 +5,10 @@ import torch
 from tiny import tiny_stage
 
 from open_musiclm.decoding import memory, packed
+from open_musiclm.decoding.interface import Request
 from open_musiclm.decoding.memory import bytes_a_sample, bytes_of_prefill, free_bytes, largest_batch
 from open_musiclm.decoding.packed import FastDecoder
-from open_musiclm.models.generation import PlainDecoder
+from open_musiclm.decoding.plain import PlainDecoder
 
 
 def coarse_inputs(batch_size):
@@ -18,9 +19,9 @@ def coarse_inputs(batch_size):
 @pytest.mark.parametrize("conv", [True, False])
 def test_a_samples_bytes_are_its_buffers(conv):
     model = tiny_stage("coarse", use_conv_feed_forward=conv)
-    decoder = FastDecoder(model, coarse_inputs(2), 30, True)
+    decoder = FastDecoder(model, Request(coarse_inputs(2), 2, 30))
     with torch.no_grad():
-        decoder.prefill(torch.zeros(2, 4, dtype=torch.long))
+        decoder.prefill(torch.zeros(2, 4, 1, dtype=torch.long))
     buffers = [t for state in decoder.states for t in (state.keys, state.values, *state.conv_inputs)]
     held = sum(t.numel() * t.element_size() for t in buffers) / 2
     rows = decoder.states[0].keys.shape[1]
@@ -52,7 +53,7 @@ def test_the_error_names_the_batch(monkeypatch, fast):
     def fail(*_, **__):
         torch.empty(2**50)  # a real allocation that fails
 
-    monkeypatch.setattr(FastDecoder if fast else PlainDecoder, "decode_one_token", fail)
+    monkeypatch.setattr(FastDecoder if fast else PlainDecoder, "decode_one_step", fail)
     with pytest.raises(MemoryError, match=r"cannot make 64 samples .* 0\.0 GB are free; a batch of \d+ would fit"):
         model.generate(10, fast=fast, **coarse_inputs(64))
     monkeypatch.setattr(memory, "free_bytes", lambda device: 10)
@@ -69,7 +70,7 @@ def test_other_errors_stay_what_they_are(monkeypatch):
     def fail(*_):
         raise RuntimeError("shapes do not match")
 
-    monkeypatch.setattr(packed.FastDecoder, "decode_one_token", fail)
+    monkeypatch.setattr(packed.FastDecoder, "decode_one_step", fail)
     with pytest.raises(RuntimeError, match="shapes"):
         model.generate(10, **coarse_inputs(1))
 

@@ -9,10 +9,11 @@ from tiny import tiny_stage
 from transformers import LogitsProcessor, LogitsProcessorList
 
 from open_musiclm.decoding import packed
-from open_musiclm.decoding.packed import FastDecoder, can_decode_fast
+from open_musiclm.decoding.interface import Request
+from open_musiclm.decoding.packed import FastDecoder, Int8Decoder
 from open_musiclm.decoding.packed_weights import pack_stage
+from open_musiclm.decoding.plain import PlainDecoder
 from open_musiclm.decoding.sampling import StandardSampling
-from open_musiclm.models.generation import PlainDecoder
 
 FRAMES = {"semantic": 30, "coarse": 16, "fine": 12}
 
@@ -38,6 +39,10 @@ def both(model, batch_size=2, num_frames=12, seed=3, **settings):
     ]
     assert made[0].shape == made[1].shape
     return made
+
+
+def can_be_packed(model) -> bool:
+    return FastDecoder.supports(model, Request({}, 1, 1)) is None
 
 
 @pytest.mark.parametrize("stage", STAGES)
@@ -67,8 +72,7 @@ class TestOriginalWeights:
         last = list(inputs)[-1]
         inputs[last][0, -4:] = -1
         with torch.no_grad():
-            fast = FastDecoder(model, inputs, ids.shape[1], mask_condition_eos=True)
-            plain = PlainDecoder(model, inputs, mask_condition_eos=True, use_cache=True)
+            fast, plain = (each(model, Request(inputs, 2, ids.shape[1])) for each in (FastDecoder, PlainDecoder))
             first = model.predicted_stream.num_codebooks * 2
             torch.testing.assert_close(fast.prefill(ids[:, :first]), plain.prefill(ids[:, :first]))
             for index in range(first + 1, min(first + 20, ids.shape[1] + 1)):
@@ -121,10 +125,11 @@ class TestShapes:
         errors = {}
         for batch_size in (1, 5):  # two layouts of the keys
             streams = {name: each[:batch_size] for name, each in inputs.items()}
+            request = Request(streams, batch_size, 40)
             decoders = {
-                "exact": PlainDecoder(exact, streams, True, True),
-                "plain": PlainDecoder(rounded, streams, True, True),
-                "fast": FastDecoder(rounded, streams, 40, True),
+                "exact": PlainDecoder(exact, request),
+                "plain": PlainDecoder(rounded, request),
+                "fast": FastDecoder(rounded, request),
             }
             logits = {name: [] for name in decoders}
             with torch.no_grad():
@@ -149,7 +154,7 @@ class TestInt8:
         inputs = {name: each[:1].flatten(1).repeat(batch_size, 1) for name, each in inputs.items()}
         logits = {}
         for int8 in (True, False):
-            decoder = FastDecoder(model, inputs, 40, True, int8=int8)
+            decoder = (Int8Decoder if int8 else FastDecoder)(model, Request(inputs, batch_size, 40))
             with torch.no_grad():
                 decoder.prefill(ids[:, :10])
                 logits[int8] = torch.stack([decoder.decode_one_step(ids[:, :n]) for n in range(11, 40)]).float()
@@ -242,11 +247,11 @@ class TestWhichModels:
 
     def test_models_with_anything_of_their_own_go_the_plain_way(self):
         model = tiny_stage("semantic")
-        assert can_decode_fast(model)
-        assert not can_decode_fast(copy.deepcopy(model).train())
+        assert can_be_packed(model)
+        assert not can_be_packed(copy.deepcopy(model).train())
         mixed = copy.deepcopy(model)
         mixed.decoder.layers[0].mlp.up_proj.to(torch.bfloat16)
-        assert not can_decode_fast(mixed)
+        assert not can_be_packed(mixed)
 
         class Adapted(torch.nn.Linear):
             def forward(self, x):
@@ -255,7 +260,7 @@ class TestWhichModels:
         adapted = copy.deepcopy(model)
         old = adapted.decoder.layers[0].self_attn.q_proj
         adapted.decoder.layers[0].self_attn.q_proj = Adapted(old.in_features, old.out_features, bias=False)
-        assert not can_decode_fast(adapted)
+        assert not can_be_packed(adapted)
 
         calls = []
         hooked = copy.deepcopy(model)
@@ -263,7 +268,7 @@ class TestWhichModels:
         hooked.generate(5, **conditions(model, 1))
         assert len(calls) == 5
         handle.remove()
-        assert can_decode_fast(hooked)
+        assert can_be_packed(hooked)
 
     def test_in_inference_mode(self):
         model = tiny_stage("coarse")

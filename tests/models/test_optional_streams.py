@@ -2,8 +2,7 @@
 
 import pytest
 import torch
-from test_patterns import inputs_of, patterned_stage
-from tiny import tiny_stage
+from tiny import inputs_of, patterned_stage, tiny_stage
 from transformers import AutoConfig, AutoModel
 
 from open_musiclm import MusicLMCoarseConfig, MusicLMFineConfig, MusicLMStageConfig, MusicLMStageModel, TokenStream

@@ -5,9 +5,9 @@ import torch
 import torch.nn.functional as F
 from hypothesis import given
 from hypothesis import strategies as st
-from tiny import tiny_stage
+from tiny import inputs_of, patterned_stage, tiny_stage
 
-from open_musiclm import MusicLMStageConfig, MusicLMStageModel, TokenStream
+from open_musiclm import TokenStream
 from open_musiclm.models.patterns import (
     lay,
     num_known_steps,
@@ -24,28 +24,6 @@ PATTERN_PAIRS = [("flat", "delay"), ("parallel", "delay"), ("delay", "parallel")
 
 def stream_of(pattern: str, num_codebooks: int) -> TokenStream:
     return TokenStream("any", 16, num_codebooks, 10.0, pattern=pattern)
-
-
-def patterned_stage(condition: str = "parallel", predicted: str = "delay", seed: int = 0, **settings):
-    """3 × 16 CLAP, 2 × 16 melody, 4 × 16 acoustic tokens."""
-    torch.manual_seed(seed)
-    streams = [
-        TokenStream("clap", 16, 3, pattern=condition),
-        TokenStream("melody", 16, 2, 10.0, pattern=condition),
-        TokenStream("acoustic", 16, 4, 20.0, pattern=predicted),
-    ]
-    sizes = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "head_dim": 16, **settings}
-    return MusicLMStageModel(MusicLMStageConfig(streams=streams, **sizes)).eval()
-
-
-def inputs_of(model, batch: int = 2, frames: int = 6, seed: int = 0) -> dict[str, torch.Tensor]:
-    """Framed ids: one frame of CLAP, half as many of melody as acoustic ones."""
-    generator = torch.Generator().manual_seed(seed)
-    lengths = [1 if s.frame_rate is None else round(frames * s.frame_rate / 20) for s in model.streams]
-    return {
-        s.argument: torch.randint(s.codebook_size, (batch, n, s.num_codebooks), generator=generator)
-        for s, n in zip(model.streams, lengths, strict=True)
-    }
 
 
 # ---------------------------------------------------------------- arithmetic

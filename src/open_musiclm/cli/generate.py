@@ -155,6 +155,8 @@ def run(args: argparse.Namespace) -> int:
     seed = args.seed if args.seed is not None else torch.Generator().seed() % 2**31
     num_made = args.num_candidates or args.num_samples
     settings = {name: getattr(args, name) for name in ("temperature", "fast") if getattr(args, name) is not None}
+    if args.fast == "compile":  # windows side by side are made together, and those the compiled step does not take
+        settings["fast"] = ("compile", "packed")
 
     started, num_done, elsewhere = time.perf_counter(), 0, 0
     rows = ROWS_AT_ONCE.get(pipe.device.type, ROWS_AT_ONCE_ELSEWHERE)

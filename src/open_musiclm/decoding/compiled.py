@@ -1,4 +1,4 @@
-"""One sample on a CPU, with the step between two attentions compiled: `generate(fast="compile")`.
+"""One sample (or two) on a CPU, with the step between two attentions compiled: `generate(fast="compile")`.
 
     first ─→ attention ─→ between ─→ attention ─→ between … ─→ attention ─→ last ─→ logits
 
@@ -10,13 +10,17 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import torch
 import torch.nn.functional as F
 
+from .interface import Request, Stage
 from .packed import FastDecoder
 from .packed_weights import fold_qkv
+
+#: rows that one loop over a weight serves: for more, a product of matrices reads the weights once, too
+MOST_ROWS = 2
 
 
 class LayerWeights(NamedTuple):
@@ -31,12 +35,14 @@ class LayerWeights(NamedTuple):
 
 
 class CompiledDecoder(FastDecoder):
-    """`FastDecoder` for a batch of one on a CPU."""
+    """`FastDecoder` for a row or two on a CPU: one sample, or one with guidance."""
 
-    def __init__(self, model, streams: dict[str, torch.Tensor], num_steps: int, mask_condition_eos: bool):
-        super().__init__(model, streams, num_steps, mask_condition_eos)
+    name: ClassVar[str] = "compile"
+
+    def __init__(self, stage: Stage, request: Request):
+        super().__init__(stage, request)
         self.first, self.between, self.last = compiled_steps(self.head_dim, self.packed.norm_eps)
-        self.qkv = [fold_qkv(layer) for layer in model.decoder.layers]
+        self.qkv = [fold_qkv(layer) for layer in stage.decoder.layers]
         self.weights = [
             LayerWeights(
                 layer.self_attn.o_proj.weight,
@@ -46,14 +52,18 @@ class CompiledDecoder(FastDecoder):
                 packed.inner_norm,
                 layer.mlp.down_proj.weight,
             )
-            for layer, packed in zip(model.decoder.layers, self.packed.layers, strict=True)
+            for layer, packed in zip(stage.decoder.layers, self.packed.layers, strict=True)
         ]
 
     def prefill(self, steps: torch.Tensor) -> torch.Tensor:
         logits = super().prefill(steps)
-        #: of each layer: the convolution's inputs of the rows before, (taps - 1, 2 · inner); `None` without it
+        #: of each layer: the convolution's inputs of the steps before, (rows, taps - 1, 2 · inner); `None` without it
         self.past = [
-            None if weights.taps is None else torch.cat([weights.taps[:0], *state.conv_inputs])
+            None
+            if weights.taps is None
+            else torch.stack([*state.conv_inputs], dim=1)
+            if state.conv_inputs
+            else weights.taps.new_empty(len(steps), 0, weights.taps.shape[1])
             for weights, state in zip(self.weights, self.states, strict=True)
         ]
         return logits
@@ -61,7 +71,7 @@ class CompiledDecoder(FastDecoder):
     def decode_one_step(self, steps: torch.Tensor) -> torch.Tensor:
         index = steps.shape[1] - 1
         packed = self.packed
-        x = self._embed(steps[:, index], index)[0]
+        x = self._embed(steps[:, index], index)
         row = self.first_row + index
         mask = self._mask(row)
         try:
@@ -86,25 +96,29 @@ class CompiledDecoder(FastDecoder):
                 "`fast='compile'` needs a C++ compiler that PyTorch can use (g++, clang or MSVC): "
                 f"{str(error).strip().splitlines()[0]}"
             ) from error
-        return logits.view(1, -1, packed.vocabulary_size)
+        return logits.unflatten(-1, (-1, packed.vocabulary_size))
 
     def _attend(self, number: int, heads: tuple[torch.Tensor, ...], row: int, mask: torch.Tensor | None):
-        """Queries (heads, head_dim), the newest key and value (head_dim) → (heads · head_dim)."""
+        """Queries (rows, heads, head_dim), newest keys and values (rows, head_dim) → (rows, heads · head_dim)."""
         state = self.states[number]
-        query, state.keys[0, row], state.values[0, row] = heads
+        query, state.keys[:, row], state.values[:, row] = heads
         output = F.scaled_dot_product_attention(
-            query[None, None],
+            query[:, None],
             state.keys[:, None, : row + 1],
             state.values[:, None, : row + 1],
             None if mask is None else mask[:, None],
             scale=1.0,
         )
-        return output.flatten()
+        return output.flatten(1)
 
-
-def can_compile_steps(device: torch.device, batch_size: int) -> bool:
-    """One sample on a CPU: for several, one product for all reads the weights once, too."""
-    return device.type == "cpu" and batch_size == 1
+    @classmethod
+    def supports(cls, stage: Stage, request: Request) -> str | None:
+        if stage.device.type != "cpu":
+            return f"is for a CPU; this stage is on {stage.device}"
+        if request.num_rows > MOST_ROWS:
+            made = "with guidance" if request.guidance_scale is not None else "at a time"
+            return f"reads the weights for each of up to {MOST_ROWS} rows; this call has {request.num_rows} {made}"
+        return super().supports(stage, request)
 
 
 @functools.cache
@@ -112,24 +126,25 @@ def compiled_steps(head_dim: int, norm_eps: float) -> tuple[Callable, Callable, 
     """The three compiled parts; compiled anew for each size and dtype of stage, and kept on disk by PyTorch."""
 
     def product(x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
-        """(in) · (out, in) → (out) float32, in one loop over the weight."""
-        return stored((weight.float() * x.float()).sum(-1))
+        """(rows, in) · (out, in) → (rows, out) float32, in one loop over the weight for all rows."""
+        return stored(torch.stack([(weight.float() * row.float()).sum(-1) for row in x.unbind()]))
 
     def norm(x: torch.Tensor, gain: torch.Tensor) -> torch.Tensor:
         return stored(F.layer_norm(x, gain.shape, gain.float(), None, norm_eps))
 
     def heads_of(x: torch.Tensor, qkv: torch.Tensor, key_scale: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        heads = product(x, qkv).view(-1, head_dim)
-        unit = heads[:-1] / torch.linalg.vector_norm(heads[:-1], dim=-1, keepdim=True).clamp_min(1e-12)
-        return unit[:-1].to(qkv.dtype), (unit[-1] * key_scale.float()).to(qkv.dtype), heads[-1].to(qkv.dtype)
+        heads = product(x, qkv).view(len(x), -1, head_dim)
+        unit = heads[:, :-1] / torch.linalg.vector_norm(heads[:, :-1], dim=-1, keepdim=True).clamp_min(1e-12)
+        key = unit[:, -1] * key_scale.float()
+        return unit[:, :-1].to(qkv.dtype), key.to(qkv.dtype), heads[:, -1].to(qkv.dtype)
 
     def rest_of_layer(x: torch.Tensor, attended: torch.Tensor, weights: LayerWeights, past: torch.Tensor | None):
         x = stored(x.float() + product(attended, weights.o_proj))
         inner = product(norm(x, weights.mlp_norm), weights.up_proj)
         if weights.taps is not None and past is not None:
-            inputs = torch.cat([past, inner.to(past.dtype)[None]])
-            inner, past = (inputs.float() * weights.taps.float()).sum(0), inputs[1:]
-        value, gate = inner.chunk(2)
+            inputs = torch.cat([past, inner.to(past.dtype)[:, None]], dim=1)
+            inner, past = (inputs.float() * weights.taps.float()).sum(1), inputs[:, 1:]
+        value, gate = inner.chunk(2, dim=-1)
         gated = norm(stored(value * F.gelu(gate)), weights.inner_norm)
         return stored((x + product(gated, weights.down_proj)).to(attended.dtype)), past
 
@@ -142,7 +157,7 @@ def compiled_steps(head_dim: int, norm_eps: float) -> tuple[Callable, Callable, 
 
     def last(x, attended, weights, past, gain, head):
         x, past = rest_of_layer(x, attended, weights, past)
-        return product(norm(x.float(), gain), head).to(attended.dtype)[None], past
+        return product(norm(x.float(), gain), head).to(attended.dtype), past
 
     compiled = functools.partial(torch.compile, dynamic=False)
     return compiled(first), compiled(between), compiled(last)

@@ -10,12 +10,14 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext, suppress
+from typing import ClassVar
 
 import torch
 
+from .interface import Request, Stage
 from .packed import FastDecoder, LayerState
 from .packed_weights import PackedStage
-from .sampling import StandardSampling
+from .sampling import StandardSampling, StepSampler
 from .static_step import StaticState, TorchStep
 
 #: recordings kept for a model: each holds the keys and values of a batch
@@ -138,22 +140,30 @@ def _give_back(packed: PackedStage, recording: tuple[tuple, StepRecording]) -> N
 
 
 class GraphDecoder(FastDecoder):
-    """`FastDecoder` whose steps, with the standard sampling, are replays of a recording.
+    """`FastDecoder` whose steps, with the standard sampling, are replays of a recording."""
 
-    Args:
-        sampling, do_sample: how tokens are drawn.
-        See [`FastDecoder`] for the others.
-    """
+    name: ClassVar[str] = "graph"
 
-    def __init__(self, model, streams, num_steps: int, mask_condition_eos: bool, sampling, do_sample: bool):
-        super().__init__(model, streams, num_steps, mask_condition_eos)
-        self.sampling, self.do_sample = sampling, do_sample
+    def __init__(self, stage: Stage, request: Request):
+        super().__init__(stage, request)
         self.recording: tuple[tuple, StepRecording] | None = None
-        self.written = 0  # tokens that the recording's buffers know
+        self.written = 0  # steps that the recording's buffers know
+
+    @classmethod
+    def supports(cls, stage: Stage, request: Request) -> str | None:
+        if not can_record_steps(stage.device):
+            return f"records CUDA graphs, without autocast; this stage is on {stage.device}"
+        if stage.predicted_stream.pattern != "flat":
+            return f"records steps of one token, and the pattern {stage.predicted_stream.pattern!r} has several"
+        if request.guidance_scale is not None:
+            return "has no guidance yet"
+        if request.sampling is None:
+            return "samples by temperature and top_k alone, and this call has other processors"
+        return super().supports(stage, request)
 
     def _allocate(self, batch_size: int, num_rows: int, key_mask: torch.Tensor) -> None:
-        shape = (batch_size, num_rows, self.num_steps)
-        self.recording = _take_recording(self.packed, shape, self.sampling, self.do_sample)
+        shape = (batch_size, num_rows, self.request.num_steps)
+        self.recording = _take_recording(self.packed, shape, self.request.sampling, self.request.do_sample)
         state = self.recording[1].state
         state.conv_inputs.zero_()
         self.states = [
@@ -164,38 +174,33 @@ class GraphDecoder(FastDecoder):
         state.hidden_keys[:, : key_mask.shape[1]].masked_fill_(~key_mask, -torch.inf)
         state.first_row.fill_(self.first_row)
 
-    def _release(self) -> None:
-        super()._release()
+    def release(self) -> None:
         self.recording = None
+        super().close()
 
     def close(self) -> None:
         """Give the recording back for the next window."""
         if self.recording is not None:
             _give_back(self.packed, self.recording)
             self.recording = None
-            self.states = []
+        super().close()
 
     def __del__(self):
         with suppress(Exception):
             self.close()
 
-    def decode_one_step(self, steps: torch.Tensor) -> torch.Tensor:
-        raise NotImplementedError("A GraphDecoder decodes and samples in one: `decode_and_sample`.")
-
-    def decode_and_sample(
-        self, token_ids: torch.Tensor, made: int, stop: int, noise: Iterator | None
-    ) -> Iterator[int]:
-        """Fill `token_ids` (batch, tokens) from `made` to `stop`; yields the number made after each step."""
+    def advance(self, sampler: StepSampler, made: int, stop: int) -> Iterator[int]:
         recording = self.recording[1]
-        state = recording.state
-        if self.written != made:  # the window's beginning and first token were made elsewhere
+        state, token_ids = recording.state, sampler.steps[..., 0]
+        if self.written != made and made < stop:  # the window's beginning and first token were made elsewhere
             recording.begin(token_ids[:, made - 1], made - 1)
         first = made
         while made < stop:
-            if noise is not None:
-                state.noise.copy_(next(noise))
+            if sampler.noise is not None:
+                state.noise.copy_(next(sampler.noise))
             recording.replay()
             made += 1
+            if made == stop:
+                token_ids[:, first:stop] = state.token_ids[:, first:stop]
+                self.written = stop
             yield made
-        token_ids[:, first:stop] = state.token_ids[:, first:stop]
-        self.written = stop

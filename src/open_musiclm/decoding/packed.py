@@ -8,13 +8,15 @@ The same function as `PlainDecoder` computes, on packed weights (packed_weights.
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import torch
 import torch.nn.functional as F
 
 from ..models.patterns import lay
 from ..models.streams import PADDING_ID, embedding_rows
-from .memory import explain_out_of_memory
-from .packed_weights import PackedLayer, PackedStage, is_packable, pack_stage
+from .interface import Backend, Request, Stage
+from .packed_weights import PackedLayer, PackedStage, pack_stage, why_not_packable
 
 #: rows of a prefill that go through the layers together: more are no faster, and their inner states fill the memory
 ROWS_A_PREFILL = {"cpu": 4096, "cuda": 65536}
@@ -37,71 +39,58 @@ class LayerState:
         return state
 
 
-class FastDecoder:
-    """One `generate` call of a stage.
+class FastDecoder(Backend):
+    """One `generate` call of a stage on its packed weights."""
 
-    Args:
-        model: a stage for which [`can_decode_fast`] holds.
-        streams: its conditioning streams by argument name.
-        num_steps: steps that the predicted stream will have at most.
-        mask_condition_eos: see `MusicLMStageModel.forward`.
-        int8: multiply a sample or two with weights rounded to int8 (a CPU and a model in bfloat16).
+    name: ClassVar[str] = "packed"
+    #: multiply a sample or two with weights rounded to int8
+    int8: ClassVar[bool] = False
 
-    Raises:
-        ValueError: int8 on another device or dtype.
-    """
-
-    def __init__(
-        self, model, streams: dict[str, torch.Tensor], num_steps: int, mask_condition_eos: bool, int8: bool = False
-    ):
-        if int8 and (model.device.type != "cpu" or model.dtype != torch.bfloat16):
-            raise ValueError(
-                f"int8 weights are for a model in bfloat16 on a CPU; this one is in {model.dtype} on {model.device}."
-            )
-        self.model = model
-        self.streams = streams
-        self.num_steps = num_steps
-        self.mask_condition_eos = mask_condition_eos
-        self.num_heads = model.config.num_attention_heads
-        self.head_dim = model.config.head_dim
-        self.stream = model.predicted_stream
+    def __init__(self, stage: Stage, request: Request):
+        super().__init__(stage, request)
+        self.num_heads = stage.config.num_attention_heads
+        self.head_dim = stage.config.head_dim
         self.num_codebooks = self.stream.num_codebooks
-        self.packed: PackedStage = pack_stage(model, int8)
+        self.packed: PackedStage = pack_stage(stage, self.int8)
+        self.states: list[LayerState] = []
+        self.hidden_keys: torch.Tensor | None = None
 
-    def explain_out_of_memory(self, batch_size: int, num_steps: int):
-        """See memory.py."""
-        rows = sum(token_ids.shape[1] for token_ids in self.streams.values()) + num_steps
-        return explain_out_of_memory(self.model, batch_size, rows, self._rows_together(), self._release)
+    @classmethod
+    def supports(cls, stage: Stage, request: Request) -> str | None:
+        if not request.use_cache:
+            return "keeps keys and values, which `use_cache=False` forbids"
+        if stage.training:
+            return "is for a stage in evaluation mode"
+        return why_not_packable(stage)
 
-    def _release(self) -> None:
+    def close(self) -> None:
         self.states, self.hidden_keys = [], None
 
-    def _rows_together(self) -> int:
-        return ROWS_A_PREFILL.get(self.model.device.type, 4096)
+    def _rows_together(self, num_rows: int) -> int:
+        return ROWS_A_PREFILL.get(self.stage.device.type, 4096)
 
     # ----------------------------------------------------------------- prefill
 
     def prefill(self, steps: torch.Tensor) -> torch.Tensor:
-        """The conditioning and the known steps (batch, steps, columns) → next logits (batch, columns, vocabulary)."""
-        model, packed = self.model, self.packed
-        laid = {stream.name: lay(self.streams[stream.argument], stream) for stream in model.condition_streams}
-        x, key_mask, sizes = model.embed_sequence(laid | {self.stream.name: steps}, True, self.mask_condition_eos)
+        stage, packed, request = self.stage, self.packed, self.request
+        laid = {stream.name: lay(request.streams[stream.argument], stream) for stream in stage.condition_streams}
+        x, key_mask, sizes = stage.embed_sequence(laid | {self.stream.name: steps}, True, request.mask_condition_eos)
         batch_size, length, _ = x.shape
         self.first_row = sum(sizes[:-1]) + 1  # of the predicted stream's steps
-        model.check_cached_prefix(self.first_row, steps.shape[1])
+        stage.check_cached_prefix(self.first_row, steps.shape[1])
         if bool((key_mask == key_mask[:1]).all()):  # usually: one mask then serves the whole batch
             key_mask = key_mask[:1]
-        self._allocate(batch_size, self.first_row + self.num_steps, key_mask)
+        self._allocate(batch_size, self.first_row + request.num_steps, key_mask)
 
         positions = torch.arange(length, device=x.device)
         last = []
-        samples_a_part = max(self._rows_together() // length, 1)
+        samples_a_part = max(self._rows_together(batch_size * length) // length, 1)
         for first in range(0, batch_size, samples_a_part):
             part = slice(first, first + samples_a_part)
             mask = None
             if first == 0 or len(key_mask) > 1:
                 part_mask = key_mask[part] if len(key_mask) > 1 else key_mask
-                mask = model.decoder.attention_mask(positions, length, part_mask, packed.bias_table(length))
+                mask = stage.decoder.attention_mask(positions, length, part_mask, packed.bias_table(length))
             last.append(self._prefill_part(x[part], part, mask))
         return self._logits(torch.cat(last), steps.shape[1])
 
@@ -145,7 +134,6 @@ class FastDecoder:
     # ------------------------------------------------------------------ decode
 
     def decode_one_step(self, steps: torch.Tensor) -> torch.Tensor:
-        """All steps so far (batch, steps, columns), the last one new → next logits (batch, columns, vocabulary)."""
         index = steps.shape[1] - 1
         packed = self.packed
         x = self._embed(steps[:, index], index)
@@ -234,6 +222,14 @@ def _causal_convolution(inner: torch.Tensor, taps: list[torch.Tensor]) -> torch.
     return output
 
 
-def can_decode_fast(model) -> bool:
-    """Whether a stage can go this way: evaluation mode, and plain weights of one dtype on one device."""
-    return not model.training and is_packable(model)
+class Int8Decoder(FastDecoder):
+    """`FastDecoder` that reads weights rounded to int8 while it has a row or two."""
+
+    name: ClassVar[str] = "int8"
+    int8: ClassVar[bool] = True
+
+    @classmethod
+    def supports(cls, stage: Stage, request: Request) -> str | None:
+        if stage.device.type != "cpu" or stage.dtype != torch.bfloat16:
+            return f"is for a stage in bfloat16 on a CPU; this one is in {stage.dtype} on {stage.device}"
+        return super().supports(stage, request)

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 from weakref import WeakKeyDictionary
 
 import torch
@@ -20,6 +21,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from ..models.transformer import ATTENTION_SCALE, MusicLMDecoderLayer
+from .interface import Stage
 
 #: rows that oneDNN lays the weights out for: a layout for a few rows serves one and hundreds as well, and for one row it
 #: is faster than the one oneDNN picks for a single row
@@ -184,7 +186,7 @@ class PackedStage:
 _packed: WeakKeyDictionary[nn.Module, tuple[tuple, PackedStage]] = WeakKeyDictionary()
 
 
-def pack_stage(model, int8: bool = False) -> PackedStage:
+def pack_stage(model: Any, int8: bool = False) -> PackedStage:
     """The packed weights of a stage; those of an earlier call if no parameter was replaced or written since."""
     state = (int8,) + tuple(
         (p.data_ptr(), p.dtype, p.device, None if p.is_inference() else p._version) for p in model.parameters()
@@ -198,19 +200,19 @@ def pack_stage(model, int8: bool = False) -> PackedStage:
     return kept[1]
 
 
-def is_packable(model) -> bool:
-    """Whether the decoder is made of plain modules: no adapters, quantized weights, hooks or offloaded weights."""
+def why_not_packable(stage: Stage) -> str | None:
+    """`None` if the stage is made of plain modules with weights of one dtype on one device, or what stands against it."""
     plain = {nn.Linear, nn.Conv1d, nn.Embedding}
-    for module in model.modules():
+    for module in stage.modules():
         if module._forward_hooks or module._forward_pre_hooks or hasattr(module, "_hf_hook"):
-            return False
-        if isinstance(module, tuple(plain)) and type(module) not in plain:
-            return False
-        if not _is_ours(module) and type(module) not in plain:
-            return False
+            return f"does not call the hooks that a {type(module).__name__} of this stage has"
+        if type(module) not in plain and (isinstance(module, tuple(plain)) or not _is_ours(module)):
+            return f"knows plain weights only, and this stage has a {type(module).__module__}.{type(module).__name__}"
     # the position bias may be kept in float32: it is computed once, and rounded with the table
-    weights = [p for name, p in model.named_parameters() if not name.startswith("decoder.position_bias.")]
-    return len({(p.device, p.dtype) for p in weights}) == 1 and weights[0].device.type != "meta"
+    weights = [p for name, p in stage.named_parameters() if not name.startswith("decoder.position_bias.")]
+    if len({(p.device, p.dtype) for p in weights}) > 1:
+        return "needs weights of one dtype on one device"
+    return "needs weights in memory" if weights[0].device.type == "meta" else None
 
 
 def _is_ours(module: nn.Module) -> bool:

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import cast
 
 import torch
+import torch.nn.functional as F
 from transformers import LogitsProcessorList, TemperatureLogitsWarper, TopKLogitsWarper
+
+from ..models.patterns import lay, places_to_draw
+from ..models.streams import TokenStream
 
 #: steps of noise drawn at a time; part of what a seed means, so changing it changes every seeded result
 NOISE_BLOCK = 64
@@ -111,3 +116,72 @@ def standard_sampling(processors: LogitsProcessorList, codebook_size: int) -> St
         else:
             return None
     return StandardSampling(codebook_size, **settings)
+
+
+class StepSampler:
+    """Draws the tokens of a call's steps, and holds the steps.
+
+    Args:
+        stream: the predicted stream.
+        given (samples, tokens): its beginning, whole frames.
+        num_frames: frames there will be, the beginning counted in.
+        processors: of the scores, in float32 and with EOS forbidden.
+        generators: of each sample's noise; `None` takes the best token.
+        guidance_scale: with two branches, the rows of which stand behind one another (Ho and Salimans 2022): the
+            scores are those of the negative branch and so many times what the conditional one adds to them.
+
+    Attributes:
+        steps (rows, steps, columns): what is known; in places still to be drawn there is anything.
+        noise: iterator over each step's noise (samples, columns · vocabulary), or `None`.
+        standard: the processors in one, or `None`.
+    """
+
+    def __init__(
+        self,
+        stream: TokenStream,
+        given: torch.Tensor,
+        num_frames: int,
+        processors: LogitsProcessorList,
+        generators: Sequence[torch.Generator] | None,
+        guidance_scale: float | None = None,
+    ):
+        self.stream = stream
+        self.processors = processors
+        self.guidance_scale = guidance_scale
+        self.num_samples = len(given)
+        missing = num_frames * stream.num_codebooks - given.shape[1]
+        steps = lay(F.pad(given, (0, missing)), stream)
+        self.steps = steps.repeat(1 if guidance_scale is None else 2, 1, 1)
+        self.places = places_to_draw(stream, given.shape[1] // stream.num_codebooks, num_frames).to(given.device)
+        self.all_drawn = self.places.all(dim=1).tolist()  # steps of which nothing is known before
+        self.standard = standard_sampling(processors, stream.codebook_size)
+        self.noise: Iterator[torch.Tensor] | None = None
+        if generators is not None:
+            self.noise = iter(GumbelNoise(generators, steps.shape[2] * (stream.codebook_size + 1), given.device))
+
+    def draw(self, index: int, logits: torch.Tensor) -> None:
+        """Draw what step `index` lacks from its logits (rows, columns, vocabulary), the same for both branches."""
+        if self.guidance_scale is not None:
+            conditional, negative = logits.float().chunk(2)
+            logits = negative + self.guidance_scale * (conditional - negative)
+        noise = None if self.noise is None else next(self.noise).view_as(logits)
+        drawn = self._draw(index, logits, noise)
+        if not self.all_drawn[index]:
+            drawn = torch.where(self.places[index], drawn, self.steps[: self.num_samples, index])
+        self.steps[:, index] = drawn if self.guidance_scale is None else drawn.repeat(2, 1)
+
+    def _draw(self, index: int, logits: torch.Tensor, noise: torch.Tensor | None) -> torch.Tensor:
+        """(samples, columns, vocabulary) → ids (samples, columns), a column as its own history goes on."""
+        if self.standard is not None:
+            drawn = self.standard(logits.flatten(0, 1), None if noise is None else noise.flatten(0, 1))
+            return drawn.view(logits.shape[:2])
+        scores = logits.float()
+        scores[..., self.stream.eos_id] = -torch.inf  # a stream's length is what was asked for
+        columns = []
+        for column in range(scores.shape[1]):
+            begun = column if self.stream.pattern == "delay" else 0
+            history = self.steps[: self.num_samples, begun:index, column]
+            own_noise = None if noise is None else noise[:, column]
+            processed = self.processors(cast(torch.LongTensor, history), cast(torch.FloatTensor, scores[:, column]))
+            columns.append(sample_tokens(processed, own_noise))
+        return torch.stack(columns, dim=1)

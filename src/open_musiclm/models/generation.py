@@ -1,9 +1,9 @@
 """How a stage is asked for tokens: `generate`.
 
     conditioning streams (+ a beginning of the predicted one) ─ prefill ─→ logits ─ sample ─→ tokens of a step
-                                                      decode_one_step ←───────────────────────┘
+                                                              advance ←───────────────────────┘
 
-A decoder (`FastDecoder`, or `PlainDecoder` through the model's own forward) turns steps so far into the next logits.
+A back-end (decoding/interface.py) turns steps so far into the next logits, and a sampler draws from them.
 
 Every token has the same frame and codebook whatever is drawn, so there is no stopping: the number of steps is known. A
 step holds the tokens that the stream's pattern puts there (patterns.py), one in the flat pattern.
@@ -11,152 +11,78 @@ step holds the tokens that the stream's pattern puts there (patterns.py), one in
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 
 import torch
-import torch.nn.functional as F
 from transformers import GenerationConfig, GenerationMixin, LogitsProcessorList
 
-from ..decoding.compiled import CompiledDecoder, can_compile_steps
-from ..decoding.cuda_graph import GraphDecoder, can_record_steps
-from ..decoding.memory import explain_out_of_memory
-from ..decoding.packed import FastDecoder, can_decode_fast
-from ..decoding.sampling import GumbelNoise, resolve_generators, sample_tokens, standard_sampling
+from ..decoding.interface import Backend, Request
+from ..decoding.registry import choose_backend
+from ..decoding.sampling import StepSampler, resolve_generators
 from .inputs import check_ranges, collect_streams, complete_streams
-from .patterns import lay, num_columns, num_known_steps, num_steps, num_whole_frames, places_to_draw, take_up
+from .patterns import num_known_steps, num_steps, num_whole_frames, take_up
 from .sequence import check_positions
-from .streams import TokenStream, unflatten_tokens
-
-#: what `fast` may be besides True and False
-FAST_WAYS = ("compile", "int8", "graph")
-
-
-class PlainDecoder:
-    """Tokens one at a time through the model's own `forward`, with a growing cache or with none."""
-
-    def __init__(self, model, streams: dict[str, torch.Tensor], mask_condition_eos: bool, use_cache: bool):
-        self.model = model
-        self.streams = streams
-        self.argument = model.predicted_stream.argument
-        self.options = {"mask_condition_eos": mask_condition_eos, "use_cache": use_cache}
-        self.cache = None
-
-    def prefill(self, steps: torch.Tensor) -> torch.Tensor:
-        """The conditioning and the known steps (batch, steps, columns) → next logits (batch, columns, vocabulary)."""
-        outputs = self.model(**self.streams, **{self.argument: steps}, in_steps=True, **self.options)
-        self.cache = outputs.past_key_values
-        return outputs.logits[:, -1]
-
-    def decode_one_step(self, steps: torch.Tensor) -> torch.Tensor:
-        """All steps so far (batch, steps, columns), the last one new → next logits (batch, columns, vocabulary)."""
-        if self.cache is None:
-            return self.prefill(steps)
-        newest = {self.argument: steps[:, -1:]}
-        return self.model(**newest, past_key_values=self.cache, use_cache=True, in_steps=True).logits[:, -1]
-
-    def explain_out_of_memory(self, batch_size: int, num_steps: int):
-        """See memory.py."""
-        rows = sum(token_ids.shape[1] for token_ids in self.streams.values()) + num_steps
-
-        def release() -> None:
-            self.cache = None
-
-        return explain_out_of_memory(self.model, batch_size, rows, batch_size * rows, release)
+from .streams import PADDING_ID, unflatten_tokens
 
 
 class TokenRun:
     """A `generate` call under way.
 
     Args:
-        decoder: steps so far → next logits.
-        stream: the predicted stream.
-        given (batch, tokens): its beginning, whole frames.
-        num_frames: frames to make, the beginning counted in.
-        processors: of the scores, in float32 and with EOS forbidden.
-        noise: of each sample's steps, for all columns; `None` takes the best token.
+        backend: steps so far → next logits.
+        sampler: draws from them, and holds the steps.
+        num_given, num_frames: frames of the beginning, and frames to make with these counted in.
         on_token: called after each step with the number of steps done.
     """
 
     def __init__(
         self,
-        decoder: PlainDecoder | FastDecoder,
-        stream: TokenStream,
-        given: torch.Tensor,
+        backend: Backend,
+        sampler: StepSampler,
+        num_given: int,
         num_frames: int,
-        processors: LogitsProcessorList,
-        noise: GumbelNoise | None,
         on_token: Callable[[int], None] | None = None,
     ):
-        self.decoder = decoder
-        self.stream = stream
-        self.processors = processors
-        self.standard = standard_sampling(processors, stream.codebook_size)
-        self.noise = iter(noise) if noise is not None else None
+        self.backend = backend
+        self.sampler = sampler
+        self.stream = sampler.stream
+        self.num_given, self.num_frames = num_given, num_frames
         self.on_token = on_token
-        self.num_frames = num_frames
-        self.num_given_frames = given.shape[1] // stream.num_codebooks
-        self.num_given = self.num_made = num_known_steps(stream, self.num_given_frames)
-        if self.num_given_frames == num_frames:
-            self.num_made = num_steps(stream, num_frames)
-        missing = num_frames * stream.num_codebooks - given.shape[1]
-        #: (batch, steps, columns): what is known, and in the places to draw nothing yet
-        self.steps = lay(F.pad(given, (0, missing)), stream).contiguous()
-        self.places = places_to_draw(stream, self.num_given_frames, num_frames).to(given.device)
+        self.num_known = num_known_steps(self.stream, num_given)
+        self.num_made = self.num_known if num_given < num_frames else sampler.steps.shape[1]
 
     @property
     def frames(self) -> torch.Tensor:
         """What there is: (batch, frames) for one codebook, else (batch, frames, num_codebooks)."""
-        num_frames = max(num_whole_frames(self.stream, self.num_made), self.num_given_frames)
-        made = take_up(self.steps[:, : num_steps(self.stream, num_frames)], self.stream)
-        return unflatten_tokens(made, self.stream)
+        num_frames = max(num_whole_frames(self.stream, self.num_made), self.num_given)
+        steps = self.sampler.steps[: self.sampler.num_samples, : num_steps(self.stream, num_frames)]
+        return unflatten_tokens(take_up(steps, self.stream), self.stream)
 
     @property
     def is_done(self) -> bool:
-        return self.num_made == self.steps.shape[1]
+        return self.num_made == self.sampler.steps.shape[1]
 
     @torch.no_grad()
     def advance(self, num_frames: int) -> None:
         """Go on until there are `num_frames` frames (or all that were asked for)."""
         stop = num_steps(self.stream, min(num_frames, self.num_frames))
-        if self.num_made < stop:
-            with self.decoder.explain_out_of_memory(*self.steps.shape[:2]):
-                self._advance(stop)
-
-    def _advance(self, stop: int) -> None:
-        while self.num_made < stop:
-            so_far = self.steps[:, : self.num_made]
-            first = self.num_made == self.num_given
-            if isinstance(self.decoder, GraphDecoder) and not first:
-                for num_made in self.decoder.decode_and_sample(self.steps[..., 0], self.num_made, stop, self.noise):
-                    self._report(num_made)
-                break
-            logits = self.decoder.prefill(so_far) if first else self.decoder.decode_one_step(so_far)
-            noise = next(self.noise).view_as(logits) if self.noise is not None else None
-            drawn = self._sample(logits, noise)
-            self.steps[:, self.num_made] = torch.where(self.places[self.num_made], drawn, self.steps[:, self.num_made])
-            self._report(self.num_made + 1)
-        if self.is_done and isinstance(self.decoder, GraphDecoder):
-            self.decoder.close()
+        if self.num_made >= stop:
+            return
+        with self.backend.explain_out_of_memory():
+            if self.num_made == self.num_known:
+                logits = self.backend.prefill(self.sampler.steps[:, : self.num_known])
+                self.sampler.draw(self.num_known, logits)
+                self._report(self.num_known + 1)
+            for num_made in self.backend.advance(self.sampler, self.num_made, stop):
+                self._report(num_made)
+        if self.is_done:
+            self.backend.close()
 
     def _report(self, num_made: int) -> None:
         self.num_made = num_made
         if self.on_token is not None:
-            self.on_token(num_made - self.num_given)
-
-    def _sample(self, logits: torch.Tensor, noise: torch.Tensor | None) -> torch.Tensor:
-        """Logits and noise (batch, columns, vocabulary) → ids (batch, columns), a column as its own history goes on."""
-        if self.standard is not None:
-            drawn = self.standard(logits.flatten(0, 1), None if noise is None else noise.flatten(0, 1))
-            return drawn.view(logits.shape[:2])
-        scores = logits.float()
-        scores[..., self.stream.eos_id] = -torch.inf  # a stream's length is what was asked for
-        columns = []
-        for column in range(scores.shape[1]):
-            begun = column if self.stream.pattern == "delay" else 0
-            history = self.steps[:, begun : self.num_made, column]
-            own_noise = None if noise is None else noise[:, column]
-            columns.append(sample_tokens(self.processors(history, scores[:, column]), own_noise))
-        return torch.stack(columns, dim=1)
+            self.on_token(num_made - self.num_known)
 
 
 class StageGenerationMixin(GenerationMixin):
@@ -176,7 +102,9 @@ class StageGenerationMixin(GenerationMixin):
         generation_config: GenerationConfig | None = None,
         logits_processor: LogitsProcessorList | None = None,
         on_token: Callable[[int], None] | None = None,
-        fast: bool | str = True,
+        fast: bool | str | Sequence[str] | None = None,
+        negative_streams: Mapping[str, torch.Tensor] | None = None,
+        force_guidance: bool = False,
         **kwargs,
     ) -> torch.Tensor:
         """Continue the predicted stream, given the conditioning streams.
@@ -190,17 +118,22 @@ class StageGenerationMixin(GenerationMixin):
             logits_processor: further processors, given the predicted ids so far (batch, tokens) and the scores; in a
                 pattern of several columns each codebook by itself, with its own ids.
             on_token: called after each step with the number of steps done (for a progress bar).
-            fast: decode on packed weights where the model allows it (see packed.py); `False` goes through the
-                model's own `forward` for every token, as does a model with hooks, adapters or quantized weights.
-                `"compile"` compiles the step for a single sample on a CPU (see compiled.py): faster after half a
-                minute's compiling, which is kept on disk; it needs a C++ compiler.
+            fast: which back-end computes the steps (decoding/registry.py). By default the fastest that makes the plain
+                loop's tokens and serves this request. `False` goes through the model's own `forward` for every step, as
+                does a model with hooks, adapters or quantized weights. `"compile"` compiles the step for one sample
+                on a CPU: faster after half a minute's compiling, which is kept on disk; it needs a C++ compiler.
                 `"int8"` reads weights rounded to int8 while one or two samples decode on a CPU in bfloat16: faster
-                there, and not the same tokens.
-                `"graph"` records the step as a CUDA graph (see cuda_graph.py): new, and not yet run on many GPUs.
+                there, and not the same tokens. `"graph"` records the step as a CUDA graph. One that is named and does
+                not support the request is refused with the reason; several names are tried in their order.
+            negative_streams: with guidance, what the other branch is given, by argument name, in place of nothing: a
+                negative prompt's CLAP tokens. Conditioning streams that are not in it are hidden there.
+            force_guidance: allow guidance of a stage that was never trained to do without its conditioning.
             kwargs: the conditioning streams as `{name}_token_ids`, optional ones left out or `-1` for samples that lack
                 them; the predicted stream under its own name for a
                 beginning to keep; and settings that override the generation config (`temperature=0.8`, `top_k=50`,
-                `do_sample=False`, `use_cache=False`, …).
+                `do_sample=False`, `use_cache=False`, …). `guidance_scale` (MusicGen, Copet et al. 2023, section 3.2) mixes
+                two branches: the scores without the conditioning, and so many times what the conditioning adds; 1, or
+                `None`, is no guidance.
 
         Returns:
             (batch, num_frames) ids for one codebook, else (batch, num_frames, num_codebooks).
@@ -210,7 +143,15 @@ class StageGenerationMixin(GenerationMixin):
                 frames; generators that do not match the batch.
         """
         run = self.start_generation(
-            num_frames, generator, generation_config, logits_processor, on_token, fast, **kwargs
+            num_frames,
+            generator,
+            generation_config,
+            logits_processor,
+            on_token,
+            fast,
+            negative_streams,
+            force_guidance,
+            **kwargs,
         )
         run.advance(num_frames)
         return run.frames
@@ -222,20 +163,23 @@ class StageGenerationMixin(GenerationMixin):
         generation_config: GenerationConfig | None = None,
         logits_processor: LogitsProcessorList | None = None,
         on_token: Callable[[int], None] | None = None,
-        fast: bool | str = True,
+        fast: bool | str | Sequence[str] | None = None,
+        negative_streams: Mapping[str, torch.Tensor] | None = None,
+        force_guidance: bool = False,
         **kwargs,
     ) -> TokenRun:
         """[`generate`], to be carried on some frames at a time; its arguments and errors, and the same tokens."""
-        if fast not in (True, False, *FAST_WAYS):
-            raise ValueError(f"`fast` must be True, False, {', '.join(map(repr, FAST_WAYS))}, got {fast!r}.")
-        stream = self.predicted_stream
         streams = {name: kwargs.pop(name) for name in list(kwargs) if name.endswith("_token_ids")}
-        streams = {name: token_ids for name, token_ids in streams.items() if token_ids is not None}
         settings, unknown = self._prepare_generation_config(generation_config, **kwargs)
         if unknown:
             raise ValueError(f"`generate` does not know the setting {next(iter(unknown))!r}.")
         streams, given = self._check_streams(streams, num_frames, generator)
         generators = resolve_generators(generator, given.shape[0])
+        scale = self._check_guidance(settings.guidance_scale, negative_streams, force_guidance)
+        settings.guidance_scale = None  # transformers' own takes two forward passes
+        if scale is not None:
+            negative = self._negative_streams(negative_streams or {}, streams)
+            streams = {name: torch.cat([token_ids, negative[name]]) for name, token_ids in streams.items()}
 
         processors = self._get_logits_processor(
             settings,
@@ -243,23 +187,62 @@ class StageGenerationMixin(GenerationMixin):
             logits_processor=logits_processor if logits_processor is not None else LogitsProcessorList(),
             device=self.device,
         )
-        drawn = num_columns(stream) * (stream.codebook_size + 1)
-        noise = GumbelNoise(generators, drawn, self.device) if settings.do_sample else None
-        decoder: PlainDecoder | FastDecoder
-        use_cache = settings.use_cache is not False
-        if fast and use_cache and can_decode_fast(self):
-            arguments = (self, streams, num_steps(stream, num_frames), settings.mask_condition_eos)
-            standard = standard_sampling(processors, stream.codebook_size)
-            can_record = can_record_steps(self.device) and standard is not None and num_columns(stream) == 1
-            if fast == "graph" and can_record:
-                decoder = GraphDecoder(*arguments, standard, settings.do_sample)
-            elif fast == "compile" and can_compile_steps(self.device, len(given)):
-                decoder = CompiledDecoder(*arguments)
-            else:
-                decoder = FastDecoder(*arguments, int8=fast == "int8")
-        else:
-            decoder = PlainDecoder(self, streams, settings.mask_condition_eos, use_cache)
-        return TokenRun(decoder, stream, given, num_frames, processors, noise, on_token)
+        stream = self.predicted_stream
+        sampler = StepSampler(stream, given, num_frames, processors, generators if settings.do_sample else None, scale)
+        request = Request(
+            streams,
+            num_rows=len(sampler.steps),
+            num_steps=sampler.steps.shape[1],
+            mask_condition_eos=settings.mask_condition_eos,
+            use_cache=settings.use_cache is not False,
+            guidance_scale=scale,
+            sampling=sampler.standard,
+            do_sample=settings.do_sample,
+        )
+        backend = choose_backend(self, request, fast)
+        return TokenRun(backend, sampler, given.shape[1] // stream.num_codebooks, num_frames, on_token)
+
+    def _check_guidance(self, scale: float | None, negative_streams: Mapping | None, force: bool) -> float | None:
+        """The scale, `None` for no guidance; refuses guidance that cannot work."""
+        if scale is None or scale == 1:
+            if negative_streams is not None:
+                raise ValueError(f"`negative_streams` needs a `guidance_scale` other than 1, got {scale!r}.")
+            return None
+        owner = type(self).__name__
+        if not self.condition_streams:
+            raise ValueError(f"{owner} has no conditioning streams, so there is nothing that guidance could add.")
+        if not self.config.condition_dropout and not force:
+            raise ValueError(
+                f"`guidance_scale` {scale!r} compares {owner} with and without its conditioning, and it was never trained "
+                "without (`condition_dropout` is 0 in its config). Leave guidance out, train with dropout, or pass "
+                "`force_guidance=True` to hear what comes of it."
+            )
+        return float(scale)
+
+    def _negative_streams(
+        self, given: Mapping[str, torch.Tensor], streams: Mapping[str, torch.Tensor]
+    ) -> dict[str, torch.Tensor]:
+        """The other branch's conditioning by argument name, as long as the first one's: what is given, the rest hidden."""
+        conditions = self.condition_streams
+        optional = [replace(stream, optional=True) for stream in conditions]
+        flat = collect_streams(given, [*optional, self.predicted_stream], f"{type(self).__name__}'s negative branch")
+        if self.predicted_stream.name in flat:
+            raise ValueError(f"`negative_streams` cannot hold the predicted stream {self.predicted_stream.name!r}.")
+        check_ranges(flat, conditions)
+        negative = {}
+        for stream in conditions:
+            own = streams[stream.argument]
+            token_ids = flat.get(stream.name)
+            if token_ids is None:
+                negative[stream.argument] = torch.full_like(own, PADDING_ID)
+                continue
+            if token_ids.shape[1] != own.shape[1] or len(token_ids) not in (1, len(own)):
+                raise ValueError(
+                    f"`negative_streams`: `{stream.argument}` has the shape {tuple(token_ids.shape)} where the "
+                    f"conditional branch has {tuple(own.shape)}; they must be the same, or one for the whole batch."
+                )
+            negative[stream.argument] = token_ids.to(own.device).expand_as(own)
+        return negative
 
     def _check_streams(
         self, streams: dict[str, torch.Tensor], num_frames: int, generator
