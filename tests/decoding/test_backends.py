@@ -29,8 +29,8 @@ def static(monkeypatch):
 
 
 def stages() -> dict:
-    golden = {f"{case} {stage}": (lambda c=case, s=stage: stage_model(c, s)) for case in CASES for stage in STAGES}
-    return golden | {" → ".join(each): (lambda e=each: patterned_stage(*e)) for each in PATTERNED}
+    golden = {f"{case}-{stage}": (lambda c=case, s=stage: stage_model(c, s)) for case in CASES for stage in STAGES}
+    return golden | {"-".join(each): (lambda e=each: patterned_stage(*e)) for each in PATTERNED}
 
 
 def same_tokens(model, backend: str, batch_sizes=(1, 2, 3), num_frames: int = 7) -> int:
