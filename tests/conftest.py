@@ -1,5 +1,12 @@
+import os
+
 import hub_environment  # first: it sets HF_ENDPOINT
 import pytest
+import torch
+
+if not torch.cuda.is_available():  # before anything imports triton: its kernels then run in its interpreter
+    os.environ.setdefault("TRITON_INTERPRET", "1")
+
 from tiny import tiny_pipeline
 
 

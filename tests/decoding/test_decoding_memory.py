@@ -9,6 +9,7 @@ from open_musiclm.decoding.interface import Request
 from open_musiclm.decoding.memory import bytes_a_sample, bytes_of_prefill, free_bytes, largest_batch
 from open_musiclm.decoding.packed import FastDecoder
 from open_musiclm.decoding.plain import PlainDecoder
+from open_musiclm.pipelines.pieces import rows_that_fit
 
 
 def coarse_inputs(batch_size):
@@ -79,3 +80,17 @@ def test_free_memory_of_this_machine():
     free = free_bytes(torch.device("cpu"))
     assert free is None or 2**20 < free < 2**50
     assert free_bytes(torch.device("meta")) is None
+
+
+def test_windows_made_together_fit_into_half_the_memory():
+    stage = tiny_stage("fine")
+    num_rows = 3 + 2 + 50 * 2 + 2 + 50 * 3 + 2
+
+    def needed(rows):
+        prefill = bytes_of_prefill(stage.config, num_rows, rows, 65536, stage.dtype)
+        return rows * bytes_a_sample(stage.config, num_rows, stage.dtype) + prefill
+
+    assert rows_that_fit(stage, 1000) == 0
+    for free in (10**7, 10**8, 10**9):
+        rows = rows_that_fit(stage, free)
+        assert needed(rows) <= 0.45 * free < needed(2 * rows)

@@ -122,6 +122,16 @@ def test_rows_without_a_key_are_refused_with_the_remedy():
         CropCollator(tiny_stage("fine"))([rows])
 
 
+def test_ids_of_another_codebook_are_refused():
+    crop = row(25)
+    crop["coarse_token_ids"] = np.minimum(crop["coarse_token_ids"], 15)
+    crop["semantic_token_ids"] = np.minimum(crop["semantic_token_ids"], 19)
+    CropCollator(tiny_stage("coarse"))([crop])
+    crop["semantic_token_ids"][:] = 20
+    with pytest.raises(ValueError, match="holds the id 20"):
+        CropCollator(tiny_stage("coarse"))([crop])
+
+
 def test_a_window_without_a_frame_is_refused():
     with pytest.raises(ValueError, match="no whole frame"):
         CropCollator(tiny_stage("coarse", window_in_s=0.01, window_stride_in_s=0.01))

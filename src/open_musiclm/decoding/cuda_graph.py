@@ -2,28 +2,33 @@
 
     prefill (eager, once a window) ─→ buffers that never move ─→ replay, replay, replay … ─→ token ids
 
-The recording is kept with the model and serves every window of the same shape.
+The recording is kept with the model and serves every window of the same shape. Which step is recorded is found out on
+the device, once for a model and batch size: the fastest of those that pass the check (step_check.py).
 """
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext, suppress
 from typing import ClassVar
 
 import torch
 
+from ..models.patterns import num_columns
 from .interface import Request, Stage
-from .packed import FastDecoder, LayerState
+from .packed import FastDecoder
 from .packed_weights import PackedStage
 from .sampling import StandardSampling, StepSampler
 from .static_step import StaticState, TorchStep
+from .step_check import Step, find_fault
 
 #: recordings kept for a model: each holds the keys and values of a batch
 KEPT_RECORDINGS = 6
 #: steps before a recording, so that kernels are compiled and the libraries have their workspaces
 WARM_UP_STEPS = 3
+#: replays that a step's time is taken from
+TIMED_STEPS = 20
 
 
 def can_record_steps(device: torch.device) -> bool:
@@ -31,101 +36,132 @@ def can_record_steps(device: torch.device) -> bool:
     return device.type == "cuda" and torch.version.cuda is not None and not torch.is_autocast_enabled("cuda")
 
 
+class RecordedStep:
+    """A step as a CUDA graph; recording changes the step's buffers, and a window must set them up afterwards."""
+
+    def __init__(self, step: Step):
+        self.begin = step.begin
+        side = torch.cuda.Stream()
+        side.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(side):
+            for _ in range(WARM_UP_STEPS):
+                step.state.index.zero_()
+                step.begin()
+                step()
+        torch.cuda.current_stream().wait_stream(side)
+        self.graph = torch.cuda.CUDAGraph()
+        self.step = step  # its buffers are the graph's
+        with torch.cuda.graph(self.graph):
+            step()
+
+    @property
+    def state(self) -> StaticState:
+        return self.step.state
+
+    def __call__(self) -> None:
+        self.graph.replay()
+
+
 class StepRecording:
     """A step over buffers of its own: recorded as a CUDA graph on a GPU, called as it is elsewhere (for tests)."""
 
-    def __init__(self, packed: PackedStage, shape: tuple[int, int, int], sampling: StandardSampling, do_sample: bool):
+    def __init__(
+        self, packed: PackedStage, shape: tuple[int, int, int], sampling: StandardSampling | None, do_sample: bool
+    ):
         self.state = StaticState(packed, *shape)
-        self.graph: torch.cuda.CUDAGraph | None = None
         with self._on_device():
-            self.step, self._begin = make_step(packed, self.state, sampling, do_sample)
+            self.step = choose_step(packed, self.state, sampling, do_sample)
 
     def _on_device(self) -> AbstractContextManager:
         device = self.state.ids.device
         return torch.cuda.device(device) if device.type == "cuda" else nullcontext()
 
     def begin(self, newest_ids: torch.Tensor, index: int) -> None:
-        """Set where the next step starts: the newest ids (batch,) and their index in the stream."""
+        """Set where the next step starts: the newest ids (batch, columns) and their index in the stream."""
         self.state.ids.copy_(newest_ids)
         self.state.index.fill_(index)
         with self._on_device():
-            self._begin()
+            self.step.begin()
 
     def replay(self) -> None:
         """One step."""
         with self._on_device():
-            if self.graph is not None:
-                self.graph.replay()
-            elif self.state.ids.is_cuda:
-                self._record()
-            else:
-                self.step()
-
-    def _record(self) -> None:
-        """Record the step; the buffers are as before afterwards, but for one step that is done."""
-        state = self.state
-        kept = {name: value.clone() for name, value in vars(state).items() if isinstance(value, torch.Tensor)}
-
-        def restore() -> None:
-            for name, value in kept.items():
-                getattr(state, name).copy_(value)
-            self._begin()
-
-        side = torch.cuda.Stream()
-        side.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(side):
-            for _ in range(WARM_UP_STEPS):
-                self.step()
-                restore()
-        torch.cuda.current_stream().wait_stream(side)
-        graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph):
             self.step()
-        self.graph = graph
-        self.graph.replay()
 
 
-def make_step(
-    packed: PackedStage, state: StaticState, sampling: StandardSampling, do_sample: bool
-) -> tuple[Callable[[], None], Callable[[], None]]:
-    """The step, and what has to be called before a window's first one: in Triton kernels where they run."""
+def choose_step(
+    packed: PackedStage, state: StaticState, sampling: StandardSampling | None, do_sample: bool
+) -> Step | RecordedStep:
+    """The fastest step that is right here: kernels that overlap, kernels, or PyTorch's; recorded where it can be."""
     plain = TorchStep(packed, state, sampling, do_sample)
-    if not state.ids.is_cuda:
-        return plain, lambda: None
-    try:
+    if not state.ids.is_cuda or state.num_tokens < 2:  # of one token there is no step
+        return plain
+    way = packed.step_ways.get(state.batch_size)
+    if way is not None:
+        return _make(way, packed, state, sampling, do_sample, plain)
+    recorded = {"torch": _make("torch", packed, state, sampling, do_sample, plain)}
+    faults = {}
+    for way in ("overlapping kernels", "kernels"):
+        if way == "overlapping kernels" and torch.cuda.get_device_capability(state.ids.device) < (9, 0):
+            continue
+        try:
+            step = _make(way, packed, state, sampling, do_sample, plain)
+            faults[way] = find_fault(plain, step)
+        except Exception as error:  # no Triton, no compiler, an old driver: slower, but the same tokens
+            faults[way] = f"{type(error).__name__}: {error}"
+            continue
+        if faults[way] is None:
+            recorded[way] = step
+    state.reset()
+    if "kernels" in faults and len(recorded) == 1:
+        warnings.warn(
+            f"Decoding of {state.batch_size} samples goes without Triton kernels here: {faults['kernels']}. The step in "
+            "PyTorch is recorded instead; it makes the same tokens.",
+            stacklevel=2,
+        )
+    times = {way: _milliseconds(step) for way, step in recorded.items()} if len(recorded) > 1 else {"torch": 0.0}
+    packed.step_ways[state.batch_size] = min(times, key=lambda way: times[way])
+    state.reset()
+    return recorded[packed.step_ways[state.batch_size]]
+
+
+def _make(
+    way: str,
+    packed: PackedStage,
+    state: StaticState,
+    sampling: StandardSampling | None,
+    do_sample: bool,
+    plain: TorchStep,
+) -> RecordedStep:
+    step: Step = plain
+    if way != "torch":
         from .triton_step import TritonStep
 
-        kernels = TritonStep(packed, state, sampling, do_sample)
-        if packed.kernels_agree is None:
-            packed.kernels_agree = _agree(plain, kernels, state)
-    except Exception as error:  # no Triton, no compiler, an old driver: slower, but the same tokens
-        warnings.warn(f"Decoding without Triton kernels: {type(error).__name__}: {error}", stacklevel=2)
-        packed.kernels_agree = False
-    if not packed.kernels_agree:
-        return plain, lambda: None
-    return kernels, kernels.begin
+        step = TritonStep(packed, state, sampling, do_sample, overlap=way == "overlapping kernels")
+    recorded = RecordedStep(step)
+    state.reset()
+    return recorded
 
 
-def _agree(plain: TorchStep, kernels, state: StaticState) -> bool:
-    """Whether both make the same logits on random keys and values: asked once for a model, on its own device."""
-    generator = torch.Generator(state.ids.device).manual_seed(0)
-    for buffer in (state.keys, state.values, state.conv_inputs):
-        buffer.copy_(torch.randn(buffer.shape, generator=generator, device=buffer.device))
-    state.index.fill_(max(min(state.num_tokens - 2, 5), 0))
-    state.first_row.fill_(state.num_rows - state.num_tokens)
-    inputs = state.conv_inputs.clone()
-    expected = plain.compute_logits().float()
-    state.conv_inputs.copy_(inputs)
-    kernels.begin()
-    kernels.write_logits()
-    error = (state.logits - expected).norm() / expected.norm()
-    agree = bool(error < (1e-3 if state.keys.dtype == torch.float32 else 5e-2))
-    if not agree:
-        warnings.warn(f"Decoding without Triton kernels: they are off by {float(error):.1e} here.", stacklevel=2)
-    return agree
+def _milliseconds(step: RecordedStep) -> float:
+    """Of a step in the middle of a window, the best of three runs."""
+    state, best = step.state, float("inf")
+    for _ in range(3):
+        steps = min(TIMED_STEPS, state.num_tokens - 1)
+        state.index.fill_((state.num_tokens - 1 - steps) // 2)
+        start, stop = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+        start.record()
+        for _ in range(steps):
+            step()
+        stop.record()
+        stop.synchronize()
+        best = min(best, start.elapsed_time(stop) / steps)
+    return best
 
 
-def _take_recording(packed: PackedStage, shape: tuple[int, int, int], sampling: StandardSampling, do_sample: bool):
+def _take_recording(
+    packed: PackedStage, shape: tuple[int, int, int], sampling: StandardSampling | None, do_sample: bool
+):
     """A recording that nobody uses; it comes back by `_give_back`."""
     key = (shape, sampling, do_sample)
     for place, (its_key, _) in enumerate(packed.recordings):
@@ -140,12 +176,16 @@ def _give_back(packed: PackedStage, recording: tuple[tuple, StepRecording]) -> N
 
 
 class GraphDecoder(FastDecoder):
-    """`FastDecoder` whose steps, with the standard sampling, are replays of a recording."""
+    """`FastDecoder` whose steps are replays of a recording: with the standard sampling the whole step, else its logits."""
 
     name: ClassVar[str] = "graph"
 
     def __init__(self, stage: Stage, request: Request):
         super().__init__(stage, request)
+        one_token = num_columns(self.stream) == 1 and request.guidance_scale is None
+        #: what the recording draws with; `None` where the caller draws from the logits
+        self.sampling = request.sampling if one_token else None
+        self.do_sample = request.do_sample and self.sampling is not None
         self.recording: tuple[tuple, StepRecording] | None = None
         self.written = 0  # steps that the recording's buffers know
 
@@ -153,23 +193,14 @@ class GraphDecoder(FastDecoder):
     def supports(cls, stage: Stage, request: Request) -> str | None:
         if not can_record_steps(stage.device):
             return f"records CUDA graphs, without autocast; this stage is on {stage.device}"
-        if stage.predicted_stream.pattern != "flat":
-            return f"records steps of one token, and the pattern {stage.predicted_stream.pattern!r} has several"
-        if request.guidance_scale is not None:
-            return "has no guidance yet"
-        if request.sampling is None:
-            return "samples by temperature and top_k alone, and this call has other processors"
         return super().supports(stage, request)
 
     def _allocate(self, batch_size: int, num_rows: int, key_mask: torch.Tensor) -> None:
         shape = (batch_size, num_rows, self.request.num_steps)
-        self.recording = _take_recording(self.packed, shape, self.request.sampling, self.request.do_sample)
+        self.recording = _take_recording(self.packed, shape, self.sampling, self.do_sample)
         state = self.recording[1].state
         state.conv_inputs.zero_()
-        self.states = [
-            LayerState.over(state.keys[number], state.values[number], state.conv_inputs[number])
-            for number in range(len(self.packed.layers))
-        ]
+        self.states = state.layer_states(key_mask.shape[1])
         state.hidden_keys.zero_()
         state.hidden_keys[:, : key_mask.shape[1]].masked_fill_(~key_mask, -torch.inf)
         state.first_row.fill_(self.first_row)
@@ -189,11 +220,21 @@ class GraphDecoder(FastDecoder):
         with suppress(Exception):
             self.close()
 
+    def decode_one_step(self, steps: torch.Tensor) -> torch.Tensor:
+        """The logits are overwritten by the next step."""
+        recording = self.recording[1]
+        recording.begin(steps[:, -1], steps.shape[1] - 1)
+        recording.replay()
+        return recording.state.logits.view(len(steps), -1, self.packed.vocabulary_size)
+
     def advance(self, sampler: StepSampler, made: int, stop: int) -> Iterator[int]:
+        if self.sampling is None:
+            yield from super().advance(sampler, made, stop)
+            return
         recording = self.recording[1]
         state, token_ids = recording.state, sampler.steps[..., 0]
         if self.written != made and made < stop:  # the window's beginning and first token were made elsewhere
-            recording.begin(token_ids[:, made - 1], made - 1)
+            recording.begin(token_ids[:, made - 1, None], made - 1)
         first = made
         while made < stop:
             if sampler.noise is not None:
@@ -204,3 +245,10 @@ class GraphDecoder(FastDecoder):
                 token_ids[:, first:stop] = state.token_ids[:, first:stop]
                 self.written = stop
             yield made
+
+
+class GraphInt8Decoder(GraphDecoder):
+    """The same on weights rounded to int8, a scale a row: half of bfloat16's bytes, and other tokens."""
+
+    name: ClassVar[str] = "graph-int8"
+    int8: ClassVar[bool] = True

@@ -31,11 +31,10 @@ class LayerState:
         self.conv_inputs: list[torch.Tensor] = []  # of the rows before, the oldest first: (batch, 2 · inner) each
 
     @classmethod
-    def over(cls, keys: torch.Tensor, values: torch.Tensor, conv_inputs: torch.Tensor) -> LayerState:
-        """Views of buffers that somebody else holds; conv_inputs (batch, rows, 2 · inner)."""
+    def over(cls, keys: torch.Tensor, values: torch.Tensor, conv_inputs: list[torch.Tensor]) -> LayerState:
+        """Views of buffers that somebody else holds."""
         state = cls.__new__(cls)
-        state.keys, state.values = keys, values
-        state.conv_inputs = list(conv_inputs.unbind(1))
+        state.keys, state.values, state.conv_inputs = keys, values, conv_inputs
         return state
 
 

@@ -40,26 +40,29 @@ class PackedLinear:
     Args:
         weight: (out, in).
         repack: lay it out for the CPU; else, or elsewhere, it is used as it is.
-        int8: keep also each row rounded to 255 steps, for a row or two of x.
+        int8: round each row to 255 steps. On a CPU the rounded weights are read for a row or two of x, on a GPU by the
+            Triton kernels, and the other products use what they stand for.
     """
 
     def __init__(self, weight: torch.Tensor, repack: bool = True, int8: bool = False):
         self.weight = weight.detach().contiguous()
         self.packed: torch.Tensor | None = None
         self.rounded: torch.Tensor | None = None
+        self.for_cpu = repack and weight.device.type == "cpu"
         if int8:
-            scale = self.weight.abs().amax(dim=1, keepdim=True).float().clamp_(min=1e-12) / 127
-            self.padding = -self.weight.shape[1] % INT8_COLUMNS
-            rounded = (self.weight / scale).round_().to(torch.int8)
-            self.rounded = F.pad(rounded, (0, self.padding))
-            self.scale = scale[:, 0].to(self.weight.dtype)
-        if repack and weight.device.type == "cpu" and _has_onednn(weight.dtype):
+            self.rounded, self.scale = round_rows(self.weight)
+            if self.for_cpu:
+                self.padding = -self.weight.shape[1] % INT8_COLUMNS
+                self.rounded, self.scale = F.pad(self.rounded, (0, self.padding)), self.scale.to(self.weight.dtype)
+            else:
+                self.weight = (self.rounded * self.scale[:, None]).to(self.weight.dtype)
+        if self.for_cpu and _has_onednn(weight.dtype):
             self.packed = torch.ops.mkldnn._reorder_linear_weight(self.weight, LAYOUT_ROWS)
             self.weight = self.weight.new_empty(0)  # a joined weight need not be kept twice
 
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
         """(batch, in) → (batch, out)."""
-        if self.rounded is not None and len(x) <= INT8_ROWS:
+        if self._reads_rounded(x):
             x = F.pad(x, (0, self.padding)) if self.padding else x
             return torch.ops.aten._weight_int8pack_mm.default(x, self.rounded, self.scale)
         if self.packed is None:
@@ -71,12 +74,22 @@ class PackedLinear:
 
     def plus(self, x: torch.Tensor, residual: torch.Tensor) -> torch.Tensor:
         """The product added to `residual` (batch, out)."""
-        fused = 2 * len(x) > FEWEST_ROWS if self.rounded is None else len(x) > INT8_ROWS
-        if self.packed is not None and fused:
-            return torch.ops.mkldnn._linear_pointwise.binary(x, residual, self.packed, None, "add")
-        if self.packed is None and self.rounded is None:
+        if self._reads_rounded(x):
+            return self(x).add_(residual)
+        if self.packed is None:
             return torch.addmm(residual, x, self.weight.T)
+        if 2 * len(x) > FEWEST_ROWS:
+            return torch.ops.mkldnn._linear_pointwise.binary(x, residual, self.packed, None, "add")
         return self(x).add_(residual)
+
+    def _reads_rounded(self, x: torch.Tensor) -> bool:
+        return self.rounded is not None and self.for_cpu and len(x) <= INT8_ROWS
+
+
+def round_rows(weight: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Weights (…, out, in) → int8, and the scale (…, out) float32 of each row: weight ≈ rounded · scale."""
+    scale = weight.abs().amax(dim=-1).float().clamp_(min=1e-12) / 127
+    return (weight / scale[..., None]).round_().to(torch.int8), scale
 
 
 def _has_onednn(dtype: torch.dtype) -> bool:
@@ -146,6 +159,7 @@ class PackedStage:
         self.conv_channels = 2 * config.intermediate_size if self.num_taps else 0
         self.norm = model.decoder.norm.weight.detach()
         self.head_table = model.heads[stream.name].detach()  # (codebooks, vocabulary, hidden_size)
+        int8 = int8 and self.layers[0].qkv.for_cpu  # on a GPU a head is a thousandth of what a step reads
         flat = stream.pattern == "flat"
         self.heads = [PackedLinear(head, repack, int8) for head in self.head_table] if flat else []
         #: in a pattern of several tokens a step all heads in one product
@@ -159,7 +173,10 @@ class PackedStage:
             None if model.position_embeddings is None else model.position_embeddings[stream.name].weight.detach()
         )
         self.recordings: list = []  # recorded steps that wait for their next window (cuda_graph.py)
-        self.kernels_agree: bool | None = None  # whether Triton kernels were found to make the same logits
+        self.kernel_weights: Any = None  # what Triton kernels read besides, once they were asked for (triton_step.py)
+        self.step_ways: dict[
+            int, str
+        ] = {}  # of each batch size: the step that was found right and fastest (cuda_graph.py)
         self._bias_of: Callable[[int], torch.Tensor | None] = model.decoder.bias_table
         self._bias: torch.Tensor | None = None
         self._reversed_bias: torch.Tensor | None = None

@@ -10,13 +10,14 @@ from .interface import Backend, Request, Stage
 #: back-end → module of this package and class; a module is imported when its back-end is considered
 BACKENDS = {
     "graph": ("cuda_graph", "GraphDecoder"),
+    "graph-int8": ("cuda_graph", "GraphInt8Decoder"),
     "compile": ("compiled", "CompiledDecoder"),
     "int8": ("packed", "Int8Decoder"),
     "packed": ("packed", "FastDecoder"),
     "plain": ("plain", "PlainDecoder"),
 }
 #: what a call gets that names none: the first that supports it
-AUTOMATIC = ("packed", "plain")
+AUTOMATIC = ("graph", "packed", "plain")
 
 
 def backend_class(name: str) -> type[Backend]:

@@ -123,8 +123,9 @@ class StageGenerationMixin(GenerationMixin):
                 does a model with hooks, adapters or quantized weights. `"compile"` compiles the step for one sample
                 on a CPU: faster after half a minute's compiling, which is kept on disk; it needs a C++ compiler.
                 `"int8"` reads weights rounded to int8 while one or two samples decode on a CPU in bfloat16: faster
-                there, and not the same tokens. `"graph"` records the step as a CUDA graph. One that is named and does
-                not support the request is refused with the reason; several names are tried in their order.
+                there, and not the same tokens. `"graph"`, the default on CUDA, records the step as a CUDA graph, and
+                `"graph-int8"` reads rounded weights in it. One that is named and does not support the request is
+                refused with the reason; several names are tried in their order.
             negative_streams: with guidance, what the other branch is given, by argument name, in place of nothing: a
                 negative prompt's CLAP tokens. Conditioning streams that are not in it are hidden there.
             force_guidance: allow guidance of a stage that was never trained to do without its conditioning.

@@ -79,6 +79,7 @@ class MusicLMStageModel(PublishedModel, PreTrainedModel, StreamSequenceMixin, St
     _keep_in_fp32_modules: ClassVar[list[str]] = ["decoder.position_bias"]
     _keep_in_fp32_modules_strict: ClassVar[list[str]] = ["decoder.position_bias"]
     _supports_sdpa = True
+    _supports_flex_attn = True  # in training: see `ScoreBias`
     _supports_attention_backend = True
     supports_gradient_checkpointing = True
 
@@ -179,7 +180,8 @@ class MusicLMStageModel(PublishedModel, PreTrainedModel, StreamSequenceMixin, St
                 f"Beside a filled cache {owner} takes `{predicted.argument}` step by step, as the pattern "
                 f"{predicted.pattern!r} lays it: pass `in_steps=True`."
             )
-        if not torch.compiler.is_compiling():
+        # in training on a GPU the collator has checked the ids: asking here would wait for the device
+        if not torch.compiler.is_compiling() and not (self.training and self.device.type == "cuda"):
             check_ranges(flat, streams)
         if not filled:
             num_frames = num_predicted_frames(flat, streams, self.config.window_in_s)

@@ -21,6 +21,7 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from .configuration import MusicLMStageConfig
 from .precision import KeepsFloat32
+from .scores import ScoreBias, score_bias
 
 #: what scores are multiplied by: queries and keys have unit length before their learned scales
 ATTENTION_SCALE = 8.0
@@ -90,7 +91,7 @@ class MusicLMAttention(nn.Module):
         self,
         normed_states: torch.Tensor,
         hidden_states: torch.Tensor,
-        attention_mask: torch.Tensor | None,
+        attention_mask: torch.Tensor | ScoreBias | None,
         past_key_values: Cache | None = None,
         **kwargs,
     ) -> torch.Tensor:
@@ -101,11 +102,16 @@ class MusicLMAttention(nn.Module):
         if past_key_values is not None:
             key, value = past_key_values.update(key, value, self.layer_idx)
 
-        attention = ALL_ATTENTION_FUNCTIONS.get_interface(self.config._attn_implementation, eager_attention_forward)
-        dropout = self.config.attention_dropout if self.training else 0.0
-        output, _ = attention(
-            self, query, key, value, attention_mask, scaling=ATTENTION_SCALE, dropout=dropout, **kwargs
-        )
+        if isinstance(attention_mask, ScoreBias):
+            output = attention_mask.attend(query, key, value, ATTENTION_SCALE)
+        else:
+            name = self.config._attn_implementation
+            name = "sdpa" if name == "flex_attention" else name  # with an additive mask
+            attention = ALL_ATTENTION_FUNCTIONS.get_interface(name, eager_attention_forward)
+            dropout = self.config.attention_dropout if self.training else 0.0
+            output, _ = attention(
+                self, query, key, value, attention_mask, scaling=ATTENTION_SCALE, dropout=dropout, **kwargs
+            )
         output = self.o_proj(output.reshape(batch, length, -1))
         return F.dropout(output, p=self.config.attention_dropout, training=self.training)
 
@@ -158,7 +164,7 @@ class MusicLMDecoderLayer(GradientCheckpointingLayer):
     def forward(
         self,
         hidden_states: torch.Tensor,
-        attention_mask: torch.Tensor | None = None,
+        attention_mask: torch.Tensor | ScoreBias | None = None,
         past_key_values: Cache | None = None,
         **kwargs,
     ) -> torch.Tensor:
@@ -251,13 +257,19 @@ class MusicLMDecoder(nn.Module):
             distances = torch.cat([distances, torch.arange(-behind, 0, device=device)])
         return self.position_bias(distances)
 
+    @property
+    def adds_to_scores(self) -> bool:
+        """Whether masks are left out for [`ScoreBias`]: in training, with the flex attention of PyTorch."""
+        chosen = self.config._attn_implementation == "flex_attention"
+        return chosen and self.training and self.config.attention_dropout == 0
+
     def attention_mask(
         self,
         query_positions: torch.Tensor,
         num_keys: int,
         key_mask: torch.Tensor | None,
         bias_table: torch.Tensor | None,
-    ) -> torch.Tensor:
+    ) -> torch.Tensor | ScoreBias:
         """The additive mask of every layer: position bias, causality, hidden keys.
 
         Args:
@@ -267,11 +279,13 @@ class MusicLMDecoder(nn.Module):
             bias_table: what [`bias_table`] returns.
 
         Returns:
-            (batch or 1, heads or 1, q, num_keys) float.
+            (batch or 1, heads or 1, q, num_keys) float; in training with flex attention what makes no such tensor.
         """
+        prefix = self.config.non_causal_prefix_size
+        if self.adds_to_scores and len(query_positions) == num_keys:  # a sequence that attends to itself
+            return score_bias(num_keys, prefix, key_mask, bias_table, query_positions.device)
         keys = torch.arange(num_keys, device=query_positions.device)
         visible = keys[None, :] <= query_positions[:, None]  # (q, keys)
-        prefix = self.config.non_causal_prefix_size
         if prefix > 0:
             visible = visible | ((query_positions < prefix)[:, None] & (keys < prefix)[None, :])
         visible = visible[None, None]
@@ -291,7 +305,7 @@ class MusicLMDecoder(nn.Module):
     def forward(
         self,
         hidden_states: torch.Tensor,
-        attention_mask: torch.Tensor,
+        attention_mask: torch.Tensor | ScoreBias,
         past_key_values: Cache | None = None,
         **kwargs,
     ) -> torch.Tensor:

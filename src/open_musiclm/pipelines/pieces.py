@@ -14,22 +14,34 @@ from itertools import islice
 
 import torch
 
+from ..decoding.memory import free_bytes, largest_batch
+from ..decoding.packed import ROWS_A_PREFILL
 from ..decoding.sampling import spawn_generators
 from ..models.generation import TokenRun
 from ..models.patterns import num_steps_to_make
 from ..models.stages import MusicLMStageModel
 from .windows import Window, plan_windows, to_fraction
 
-#: rows (windows · samples) of side-by-side windows generated together; results do not depend on it. A GPU has the
-#: arithmetic for more windows of a large batch too.
-ROWS_A_BATCH = {"cpu": 16, "cuda": 32}
-LEAST_WINDOWS_A_BATCH = {"cpu": 1, "cuda": 8}
+#: rows (windows · samples) of side-by-side windows generated together, at most; results do not depend on it
+ROWS_A_BATCH = {"cpu": 16, "cuda": 512}
 
 
 def windows_a_batch(stage: MusicLMStageModel, batch_size: int) -> int:
     """How many windows of a stage whose windows stand side by side are made together."""
-    device = stage.device.type
-    return max(ROWS_A_BATCH.get(device, 16) // batch_size, LEAST_WINDOWS_A_BATCH.get(device, 1))
+    most = ROWS_A_BATCH.get(stage.device.type, 16)
+    if stage.device.type == "cuda":
+        most = min(most, rows_that_fit(stage, free_bytes(stage.device) or 0))
+    return max(most // batch_size, 1)
+
+
+def rows_that_fit(stage: MusicLMStageModel, free: int) -> int:
+    """Windows that half of `free` bytes hold (a new batch size is also checked), a power of two or 0."""
+    rows = sum(
+        ((1 if each.frame_rate is None else int(stage.config.window_in_s * each.frame_rate)) * each.num_codebooks + 2)
+        for each in stage.streams
+    )
+    fits = largest_batch(stage.config, rows, ROWS_A_PREFILL["cuda"], stage.dtype, free // 2)
+    return 1 << (fits.bit_length() - 1) if fits else 0
 
 
 class Piece:

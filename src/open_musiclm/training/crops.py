@@ -17,7 +17,7 @@ import torch
 
 from ..models.configuration import MusicLMStageConfig
 from ..models.loss import predicted_labels
-from ..models.streams import PADDING_ID, TokenStream
+from ..models.streams import PADDING_ID, TokenStream, check_token_range
 from ..pipelines.windows import Window, round_down, time_grid, to_fraction
 
 
@@ -51,10 +51,13 @@ class CropCollator:
         step weighs the same.
 
         Raises:
-            ValueError: the rows come without a `crop_key` (the Trainer removed it, or they are no `TokenDataset`'s).
+            ValueError: the rows come without a `crop_key` (the Trainer removed it, or they are no `TokenDataset`'s); ids
+                outside a stream's codebook.
         """
         crops = [self.crop(row) for row in rows]
         batch = {name: torch.from_numpy(np.stack([crop[name] for crop in crops])) for name in crops[0]}
+        for stream in self.streams:
+            check_token_range(batch[stream.argument], stream)
         ids = batch[self.streams[-1].argument].flatten(1)
         return {**batch, "labels": predicted_labels(ids, ids, self.streams[-1])}
 

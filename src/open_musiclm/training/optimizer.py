@@ -44,7 +44,9 @@ def _extend(groups: list[dict[str, Any]], settings: dict[str, Any], parameters: 
 
 def recommended_optimizer(args: Any) -> tuple[type[StageAdamW], dict[str, Any]]:
     """`optimizer_cls_and_kwargs` for a Trainer, from its `TrainingArguments`."""
+    settings = {"fused": True} if args.device.type == "cuda" else {}  # one kernel for all parameters
     return StageAdamW, {
+        **settings,
         "lr": args.learning_rate,
         "betas": (args.adam_beta1, args.adam_beta2),
         "eps": args.adam_epsilon,

@@ -28,6 +28,7 @@ from .lora import add_lora
 from .metrics import stage_metrics
 from .optimizer import recommended_optimizer
 from .plan import TrainingPlan
+from .speed import attend_without_masks, compile_layers
 
 #: crops in one epoch of the Trainer: far more than a run uses, so that no crop comes twice
 CROPS_PER_EPOCH = 1_000_000
@@ -73,6 +74,7 @@ def run(
     if plan.lora_rank is not None:
         with seeded(plan.seed):
             stage = add_lora(stage, plan.lora_rank)
+    speed_up(plan, args, stage)
     prompts = prompt_callback(plan, pipeline_folder, args) if plan.prompts else None
     # from here on random numbers are drawn from the plan's seed: nothing else may draw between this and the first step
     trainer = make_trainer(plan, args, stage, train_tokens, evaluation_tokens, record)
@@ -93,6 +95,16 @@ def run(
     else:
         trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
     return finish_run(plan, trainer, record, pipeline_folder)
+
+
+def speed_up(plan: TrainingPlan, args: TrainingArguments, stage: Any) -> None:
+    """On a GPU attention without masks; `torch_compile` of the plan's arguments compiles the layers, not the whole."""
+    if args.device.type == "cuda":
+        attend_without_masks(stage.get_base_model() if plan.lora_rank is not None else stage)
+    if plan.arguments.get("torch_compile"):
+        names = ("torch_compile_backend", "torch_compile_mode")
+        settings = {name.removeprefix("torch_compile_"): plan.arguments.get(name) for name in names}
+        compile_layers(stage, **{name: value for name, value in settings.items() if value is not None})
 
 
 def take_up_trained(trainer: Trainer, checkpoint: Path) -> None:
@@ -191,7 +203,9 @@ def training_arguments(plan: TrainingPlan, stage: Any) -> TrainingArguments:
             metric_for_best_model={"loss": "eval_loss", "clap": "eval_clap_score"}[plan.best],
             greater_is_better=plan.best == "clap",
         )
-    return recommended_training_arguments(stage, plan.folder, **{**chosen, **plan.arguments})
+    # the whole model would be compiled, layer by layer of the same code: see `speed_up`
+    given = {name: value for name, value in plan.arguments.items() if not name.startswith("torch_compile")}
+    return recommended_training_arguments(stage, plan.folder, **{**chosen, **given})
 
 
 def make_trainer(
