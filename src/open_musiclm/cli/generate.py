@@ -48,7 +48,7 @@ def add_parser(subparsers) -> None:
     parser.add_argument("--temperature", type=float, help="of all three stages (default: what each was saved with)")
     parser.add_argument(
         "--fast",
-        choices=("compile", "int8", "graph"),
+        choices=("compile", "int8", "graph", "graph-int8"),
         help="compile: CPU, one piece at a time, needs a C++ compiler; int8: CPU, bfloat16; graph: CUDA (see docs/performance.md)",
     )
     parser.add_argument(
