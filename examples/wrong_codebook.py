@@ -22,6 +22,7 @@ from ten_clips import make_clips
 
 from open_musiclm import mini_checkpoint
 from open_musiclm.data import MusicTokenizer, TokenizingPlan, TokenRecord, find_audio, run_tokenizing
+from open_musiclm.tokenizers.codec import as_codec
 from open_musiclm.training import TrainingPlan, train_stage
 
 parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -42,11 +43,11 @@ def with_other_codebooks(tokenizer: MusicTokenizer) -> MusicTokenizer:
     codebooks = [
         *networks["clap_quantizer"].codebooks,
         networks["semantic_quantizer"].codebook,
-        *(layer.codebook.embed for layer in networks["codec"].quantizer.layers),
+        *as_codec(networks["codec"]).codebooks(),
     ]
     for codebook in codebooks:
         codebook.copy_(codebook[torch.randperm(len(codebook), generator=generator)])
-    return MusicTokenizer(networks, tokenizer.num_coarse, tokenizer.num_fine, tokenizer.settings)
+    return MusicTokenizer(networks, tokenizer.streams, tokenizer.settings)
 
 
 def fine_tune(args: argparse.Namespace, name: str, model: str, check: bool) -> list[tuple[int, float]]:

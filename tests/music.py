@@ -10,8 +10,9 @@ import torch
 from tiny import tiny_clap, tiny_codec, tiny_quantizers, tiny_semantic_encoder, tiny_stage
 
 from open_musiclm import MusicLMPipeline
+from open_musiclm.tokenizers.clap import clap_audio_embeddings
 from open_musiclm.tokenizers.compatibility import acoustic_stream, clap_stream, semantic_stream
-from open_musiclm.tokenizers.networks import clap_audio_embeddings, semantic_features
+from open_musiclm.tokenizers.semantic import semantic_features
 
 
 def notes(seed: int, duration_in_s: float, rate: int) -> np.ndarray:

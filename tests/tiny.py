@@ -33,8 +33,8 @@ from open_musiclm import (
     SemanticQuantizerConfig,
     TokenStream,
 )
+from open_musiclm.tokenizers.clap import clap_text_embeddings
 from open_musiclm.tokenizers.compatibility import acoustic_stream, clap_stream, semantic_stream
-from open_musiclm.tokenizers.networks import clap_text_embeddings
 
 WORDS = [
     "a",

@@ -1,14 +1,13 @@
-"""Text to music in three autoregressive stages (MusicLM, Agostinelli et al. 2023), on the Hugging Face stack.
+"""Text to music in autoregressive stages (MusicLM, Agostinelli et al. 2023), on the Hugging Face stack.
 
-What published pipelines refer to is this top level: the names below stay, wherever their classes live. Importing it
-registers the stages and quantizers with transformers' Auto classes; everything else is imported when it is asked for.
+What published pipelines refer to is this top level: the names below stay, wherever their classes live. Everything is
+imported when it is asked for; transformers' Auto classes find the stages and quantizers (registration.py).
 """
 
 import importlib
 from typing import Any
 
-from .models import stages  # noqa: F401  (registers itself with AutoConfig and AutoModel)
-from .tokenizers import quantizers  # noqa: F401  (registers itself with AutoConfig and AutoModel)
+from .registration import register_configs
 from .version import __version__
 
 _EXPORTS = {
@@ -30,7 +29,8 @@ _EXPORTS = {
         "PreTrainedModel",  # diffusers looks for it in the module that model_index.json names
     ],
     "tokenizers.quantizers": ["ClapQuantizer", "SemanticQuantizer"],
-    "tokenizers.fingerprints": ["codebook_fingerprint", "codec_fingerprint"],
+    "tokenizers.fingerprints": ["codebook_fingerprint"],
+    "tokenizers.codec": ["codec_fingerprint"],
     "pipelines.musiclm": ["MusicLMPipeline"],
     "audio": ["write_audio"],
     "hub.mini": ["mini_checkpoint"],
@@ -38,6 +38,9 @@ _EXPORTS = {
 _MODULE_OF = {name: module for module, names in _EXPORTS.items() for name in names}
 
 __all__ = ["__version__", *(name for name in _MODULE_OF if name != "PreTrainedModel")]
+
+
+register_configs()
 
 
 def __getattr__(name: str) -> Any:

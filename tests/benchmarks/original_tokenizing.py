@@ -26,15 +26,16 @@ from sklearn.cluster import MiniBatchKMeans
 def load_own(pipeline: str, device: str):
     """This package's networks and functions, and then its name is free for the original."""
     from open_musiclm.audio import resample
-    from open_musiclm.data.clap_spectrogram import clap_embeddings
     from open_musiclm.data.networks import load_networks
-    from open_musiclm.tokenizers.networks import acoustic_codes
+    from open_musiclm.tokenizers.clap_spectrogram import clap_embeddings
+    from open_musiclm.tokenizers.codec import as_codec
 
     networks, configs = load_networks(pipeline, device=device)
+    codec = as_codec(networks["codec"])
     for name in [name for name in sys.modules if name.split(".")[0] == "open_musiclm"]:
         del sys.modules[name]
     sys.path[:] = [path for path in sys.path if not (Path(path) / "open_musiclm").is_dir()]
-    return networks, configs, resample, clap_embeddings, acoustic_codes
+    return networks, configs, resample, clap_embeddings, codec
 
 
 def stand_in(name: str, **attributes: object) -> None:
@@ -56,13 +57,13 @@ class Clap(torch.nn.Module):
 
 
 class Codec(torch.nn.Module):
-    def __init__(self, codec, acoustic_codes, num_codebooks: int):
+    def __init__(self, codec, num_codebooks: int):
         super().__init__()
-        self.codec, self.encode, self.num_codebooks = codec, acoustic_codes, num_codebooks
-        self.sample_rate = codec.config.sampling_rate
+        self.codec, self.num_codebooks = codec, num_codebooks
+        self.sample_rate = codec.sampling_rate
 
     def forward(self, audio: torch.Tensor, return_encoded: bool = True):
-        return None, self.encode(self.codec, audio.unsqueeze(1), self.num_codebooks), None
+        return None, self.codec.encode(audio.unsqueeze(1), self.num_codebooks), None
 
 
 def kmeans(quantizer) -> MiniBatchKMeans:
@@ -75,7 +76,7 @@ def kmeans(quantizer) -> MiniBatchKMeans:
 def main() -> None:
     job = json.loads(sys.argv[1])
     torch.set_num_threads(job["num_threads"])
-    networks, configs, resample, clap_embeddings, acoustic_codes = load_own(job["pipeline"], job["device"])
+    networks, configs, resample, clap_embeddings, codec = load_own(job["pipeline"], job["device"])
 
     def load(path):
         audio, rate = soundfile.read(path, dtype="float32", always_2d=True)
@@ -108,7 +109,7 @@ def main() -> None:
                 codebook_size=quantizer.config.codebook_size,
                 output_hz=frame_rate,
             ),
-            neural_codec=Codec(networks["codec"], acoustic_codes, num_coarse + num_fine),
+            neural_codec=Codec(codec, num_coarse + num_fine),
             audio_conditioner=Clap(networks, clap_embeddings),
             folder=job["music"],
             results_folder=results,

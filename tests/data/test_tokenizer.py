@@ -6,7 +6,9 @@ from music import music_pipeline, notes
 from open_musiclm.audio import resample
 from open_musiclm.data.decoding import DecodedAudio
 from open_musiclm.data.tokenizer import MusicTokenizer
-from open_musiclm.tokenizers.networks import acoustic_codes, clap_audio_embeddings, semantic_features
+from open_musiclm.tokenizers.clap import clap_audio_embeddings
+from open_musiclm.tokenizers.codec import as_codec
+from open_musiclm.tokenizers.semantic import semantic_features
 
 
 @pytest.fixture(scope="module")
@@ -44,7 +46,7 @@ def test_a_file_of_one_crop_has_the_tokens_of_its_parts(tokenizer):
     assert np.array_equal(
         tokens["semantic_token_ids"][:, 0], networks["semantic_quantizer"].encode(semantic)[0].numpy()
     )
-    codes = acoustic_codes(networks["codec"], torch.from_numpy(audio.waveforms[8000])[None, None], 5)[0].numpy()
+    codes = as_codec(networks["codec"]).encode(torch.from_numpy(audio.waveforms[8000])[None, None], 5)[0].numpy()
     assert np.array_equal(np.concatenate([tokens["coarse_token_ids"], tokens["fine_token_ids"]], axis=1), codes)
     assert len({tuple(frame) for frame in codes}) > 20  # the tokens do say something
 

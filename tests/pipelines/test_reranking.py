@@ -7,7 +7,7 @@ import torch
 from open_musiclm.audio import read_metadata, resample
 from open_musiclm.cli import main
 from open_musiclm.pipelines.reranking import clap_embeddings_of_clip, rank_by_clap
-from open_musiclm.tokenizers.networks import clap_audio_embeddings, clap_text_embeddings
+from open_musiclm.tokenizers.clap import clap_audio_embeddings, clap_text_embeddings
 
 PROMPTS = ["a calm piano", "fast drums"]
 

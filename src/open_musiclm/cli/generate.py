@@ -33,7 +33,7 @@ def add_parser(subparsers) -> None:
     parser = subparsers.add_parser(
         "generate",
         help="make music from a text",
-        description="Make music from a text: CLAP tokens, semantic tokens, coarse and fine tokens, waveform.",
+        description="Make music from a text: CLAP tokens, the tokens of each stage, waveform.",
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -45,7 +45,7 @@ def add_parser(subparsers) -> None:
         "--num-candidates", type=int, metavar="N", help="make N a prompt, keep those nearest to it by CLAP"
     )
     parser.add_argument("--seed", type=int, help="the same seed gives the same samples (default: a random one)")
-    parser.add_argument("--temperature", type=float, help="of all three stages (default: what each was saved with)")
+    parser.add_argument("--temperature", type=float, help="of all stages (default: what each was saved with)")
     parser.add_argument(
         "--fast",
         choices=("compile", "int8", "graph", "graph-int8"),
@@ -150,7 +150,7 @@ def run(args: argparse.Namespace) -> int:
     check_room(paths[0].parent, len(paths) * round(args.duration * pipe.sampling_rate) * num_channels * 2)
     machine = str(pipe.device)
     if pipe.device.type == "cpu":
-        num_threads = set_num_threads((pipe.semantic_model, pipe.coarse_model, pipe.fine_model), args.threads)
+        num_threads = set_num_threads(tuple(pipe.chain.stages.values()), args.threads)
         machine += f", {num_threads} thread{'s' * (num_threads > 1)}"
     seed = args.seed if args.seed is not None else torch.Generator().seed() % 2**31
     num_made = args.num_candidates or args.num_samples
@@ -170,9 +170,7 @@ def run(args: argparse.Namespace) -> int:
                 num_waveforms_per_prompt=num_kept,
                 num_candidates=args.num_candidates,
                 generator=[torch.Generator().manual_seed(each) for each in seeds],
-                semantic_settings=settings,
-                coarse_settings=settings,
-                fine_settings=settings,
+                settings=settings,
             )
             for index, audio in enumerate(made.audios):
                 number, place = divmod(index, num_kept)  # of the batch's prompts, and among those kept of it

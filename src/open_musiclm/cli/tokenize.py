@@ -21,7 +21,7 @@ def add_parser(subparsers) -> None:
     parser = subparsers.add_parser(
         "tokenize",
         help="make tokens of a folder of audio",
-        description="Make CLAP, semantic, coarse and fine tokens of audio files: parquet shards to train on.",
+        description="Make the tokens of audio files that a pipeline's stages are trained on: parquet shards.",
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -34,9 +34,7 @@ def add_parser(subparsers) -> None:
     parser.add_argument("--revision", help="branch, tag or commit of a Hub id")
     parser.add_argument("--device", default="auto", help="cpu, cuda, cuda:1, mps, … (default: a GPU if there is one)")
     parser.add_argument("--batch-size", type=int, default=16, help="crops computed together (default: %(default)s)")
-    parser.add_argument(
-        "--crop", type=float, metavar="S", help="seconds read at a time (default: the semantic window)"
-    )
+    parser.add_argument("--crop", type=float, metavar="S", help="seconds read at a time (default: the longest window)")
     parser.add_argument("--overlap", type=float, metavar="S", help="seconds that crops share (default: a fifth)")
     parser.add_argument(
         "--min-length", type=float, metavar="S", help="leave out shorter files (default: shortest window)"

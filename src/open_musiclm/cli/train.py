@@ -30,7 +30,12 @@ def add_parser(subparsers) -> None:
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--stage", required=True, choices=("semantic", "coarse", "fine"), help="which to train")
+    parser.add_argument(
+        "--stage",
+        required=True,
+        metavar="NAME",
+        help="which to train: a stage of the pipeline, or semantic, coarse, fine or acoustic from nothing",
+    )
     parser.add_argument("--tokens", required=True, metavar="TOKENS", help="folder or Hub id of a token dataset")
     parser.add_argument("--output", "-o", required=True, metavar="OUT", help="folder of the result")
     start = parser.add_argument_group("what to start from")
@@ -55,10 +60,10 @@ def add_parser(subparsers) -> None:
     )
     steps = parser.add_argument_group("steps")
     steps.add_argument("--steps", type=int, help="(default: 1000 from a stage, as published from nothing)")
-    steps.add_argument("--batch-size", type=int, help="of a device (default: 4, 2, 2 for the three stages)")
+    steps.add_argument("--batch-size", type=int, help="of a device (default: as published, 4 or 2)")
     steps.add_argument("--accumulate", type=int, help="batches a step (default: 8)")
     steps.add_argument("--learning-rate", type=float, help="(default: 3e-4)")
-    steps.add_argument("--warmup-steps", type=int, help="(default: 3000, 6000, 0, at most a tenth of the steps)")
+    steps.add_argument("--warmup-steps", type=int, help="(default: as published, at most a tenth of the steps)")
     steps.add_argument("--seed", type=int, default=0, help="(default: %(default)s)")
     steps.add_argument("--precision", choices=("fp32", "bf16", "fp16"), default="fp32", help="(default: %(default)s)")
     steps.add_argument("--gradient-checkpointing", action="store_true", help="less memory, slower")

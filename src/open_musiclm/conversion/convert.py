@@ -10,7 +10,7 @@ import torch
 from transformers import EncodecModel
 
 from ..hub.model_card import PIPELINE_PARTS
-from ..tokenizers.fingerprints import codec_fingerprint
+from ..tokenizers.codec import codec_fingerprint
 from .assemble import describe_folder, finish_pipeline, upload_folder
 from .checkpoint_folder import CheckpointFiles, find_checkpoint_files
 from .clap_conversion import DEFAULT_TOKENIZER

@@ -10,15 +10,28 @@ from typing import Any
 
 import torch
 
-from ..models.configuration import MusicLMCoarseConfig, MusicLMFineConfig, MusicLMSemanticConfig
+from ..models.chain import stages_among
+from ..models.stage_kinds import STAGE_KINDS
 
-STAGE_CONFIGS = {
-    "semantic_model": MusicLMSemanticConfig,
-    "coarse_model": MusicLMCoarseConfig,
-    "fine_model": MusicLMFineConfig,
-}
-STAGES = tuple(STAGE_CONFIGS)
 NETWORKS = ("clap", "clap_processor", "clap_quantizer", "semantic_encoder", "semantic_quantizer", "codec")
+
+
+def published_stages() -> dict[str, Any]:
+    """Configs of the stages as published, for a pipeline that has none yet, in the order in which they can run."""
+    return stages_among({kind.component: kind.config_class() for kind in STAGE_KINDS.values() if kind.published})
+
+
+def stage_configs(folder: Path) -> dict[str, Any]:
+    """Configs of a saved pipeline's stages, by component name, in the order in which they can run."""
+    from transformers import AutoConfig
+
+    index = json.loads((folder / "model_index.json").read_text(encoding="utf-8"))
+    names = [
+        name
+        for name, value in index.items()
+        if isinstance(value, list) and value[0] == "open_musiclm" and (folder / name / "config.json").is_file()
+    ]
+    return stages_among({name: AutoConfig.from_pretrained(folder / name) for name in names})
 
 
 def pipeline_folder(pipeline: str | os.PathLike, revision: str | None = None, stages: bool = False) -> Path:
@@ -29,7 +42,7 @@ def pipeline_folder(pipeline: str | os.PathLike, revision: str | None = None, st
             raise ValueError(f"There is no pipeline {str(pipeline)!r}: neither a folder nor a Hub id.")
         from huggingface_hub import snapshot_download
 
-        ignored = None if stages else [f"{stage}/*.safetensors" for stage in STAGES]
+        ignored = None if stages else ["*_model/*.safetensors"]
         folder = Path(snapshot_download(str(pipeline), revision=revision, ignore_patterns=ignored))
     if not (folder / "model_index.json").is_file():
         raise ValueError(f"{str(pipeline)!r} is no pipeline: it holds no model_index.json.")
@@ -51,6 +64,8 @@ def load_networks(
     """
     import transformers
 
+    import open_musiclm
+
     from ..tokenizers import quantizers
 
     folder = pipeline_folder(pipeline, revision)
@@ -60,7 +75,7 @@ def load_networks(
         library, class_name = index.get(name) or (None, None)
         if class_name is None or name not in only:
             return None
-        module = quantizers if library == "open_musiclm" else transformers
+        module = open_musiclm if library == "open_musiclm" else transformers
         return getattr(module, class_name).from_pretrained(folder / name)
 
     networks = {name: component(name) for name in ("clap", "clap_processor", "semantic_encoder", "codec")}
@@ -83,12 +98,7 @@ def load_networks(
     for network in networks.values():
         if isinstance(network, torch.nn.Module):
             network.to(device).eval().requires_grad_(False)
-    configs = {
-        name: config_class.from_pretrained(folder / name)
-        for name, config_class in STAGE_CONFIGS.items()
-        if (folder / name / "config.json").is_file()
-    }
-    return networks, configs
+    return networks, stage_configs(folder)
 
 
 def network_fingerprint(network: torch.nn.Module) -> str:

@@ -6,7 +6,7 @@ import json
 import os
 import uuid
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +43,57 @@ class TokenRecord:
         raise ValueError(
             f"These tokens have no stream {name!r}; they have {[stream.name for stream in self.streams]}."
         )
+
+    def has(self, stream: TokenStream) -> bool:
+        """Whether these tokens hold a stage's stream."""
+        try:
+            return bool(self.columns_of(stream))
+        except ValueError:
+            return False
+
+    def columns_of(self, stream: TokenStream) -> list[tuple[TokenStream, slice]]:
+        """Where a stage's stream stands: columns, and which of their codebooks.
+
+        By its name; where no column has it, by its source's codebooks, which may lie in several columns: so a stage that
+        predicts all codebooks trains on the coarse and fine tokens of three stages.
+
+        Raises:
+            ValueError: not all of its codebooks are here; the message names those that are.
+        """
+        for own in self.streams:
+            if own.name == stream.name and stream.context == "same":
+                return [(own, slice(0, own.num_codebooks))]
+        first = stream.first_codebook or 0
+        stop, columns = first + stream.num_codebooks, []
+        for own in sorted(self._of_source(stream.source), key=lambda own: own.first_codebook or 0):
+            start = own.first_codebook or 0
+            if start <= first < min(start + own.num_codebooks, stop):
+                last = min(start + own.num_codebooks, stop)
+                columns.append((own, slice(first - start, last - start)))
+                first = last
+        if first < stop:
+            self.stream(stream.name)  # which says what there is
+        return columns
+
+    def described(self, stream: TokenStream) -> TokenStream:
+        """A stage's stream as these tokens have it; the fingerprint of one that is put together is not known."""
+        columns = self.columns_of(stream)
+        own, part = columns[0]
+        if len(columns) == 1 and part == slice(0, own.num_codebooks):
+            return own
+        number = sum(part.stop - part.start for _, part in columns)
+        return replace(own, name=stream.name, num_codebooks=number, codebook_fingerprint=None)
+
+    def num_codebooks_from(self, stream: TokenStream) -> int:
+        """Codebooks of a stream's source that stand here from its first one on, without a gap."""
+        stop = first = stream.first_codebook or 0
+        for own in sorted(self._of_source(stream.source), key=lambda own: own.first_codebook or 0):
+            if (own.first_codebook or 0) <= stop:
+                stop = max(stop, (own.first_codebook or 0) + own.num_codebooks)
+        return stop - first
+
+    def _of_source(self, source: str | None) -> list[TokenStream]:
+        return [own for own in self.streams if own.source == source]
 
     @property
     def num_shards(self) -> int:

@@ -1,8 +1,9 @@
-"""`MusicTokenizer`: audio → CLAP, semantic, coarse and fine tokens, in batches that span files.
+"""`MusicTokenizer`: audio → the tokens of every stream, in batches that span files.
 
-every second, 10 s of audio ── CLAP, quantizer ──→ clap_token_ids      (windows, 12)
-crops of the whole file ── encoder, quantizer ──→ semantic_token_ids   (50 · seconds - 1, 1)
-crops of the whole file ── codec ──→ coarse_token_ids, fine_token_ids  (75 · seconds, 3), (75 · seconds, 5)
+every second, 10 s of audio ── source of one frame a window (CLAP) ──→ (windows, codebooks)
+crops of the whole file ── source of a token a frame (encoder, codec) ──→ (frames, codebooks)
+
+A source computes each crop once, for all streams that are made of its codebooks (see tokenizers/sources.py).
 """
 
 from __future__ import annotations
@@ -10,28 +11,23 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
-import torch
 
-from ..models.configuration import MusicLMCoarseConfig, MusicLMFineConfig, MusicLMSemanticConfig
+from ..models.chain import streams_of
 from ..models.streams import TokenStream
 from ..pipelines.windows import round_down, to_fraction
-from ..tokenizers.compatibility import acoustic_stream, clap_stream, semantic_stream
-from ..tokenizers.networks import acoustic_codes, semantic_features
+from ..tokenizers.sources import SOURCES, Source, streams_to_make
 from .batching import CropBatcher
-from .clap_spectrogram import clap_embeddings
 from .decoding import SILENCE_IN_DB, DecodedAudio
-from .networks import load_networks, network_fingerprint
+from .networks import load_networks, network_fingerprint, published_stages
 from .overlap import overlapping_crops
 
 #: CLAP windows start on whole seconds, as training crops do
 CLAP_STRIDE_IN_S = 1
-#: more crops at once leave a CPU's caches, and take 1.4 times as long
-CODEC_CROPS_ON_CPU = 2
 #: nothing shorter has frames enough of every stream
 SHORTEST_IN_S = 1.0
 
@@ -77,33 +73,21 @@ class MusicTokenizer:
     """Makes the tokens of whole files with a pipeline's frozen networks.
 
     Args:
-        networks: the components `clap`, `clap_processor`, `clap_quantizer`, `semantic_encoder`, `semantic_quantizer`
-            and `codec`, by name.
-        num_coarse, num_fine: codebooks of the two acoustic streams.
+        networks: components of a pipeline, by name.
+        streams: what to make; their sources say from what (see [`streams_to_make`]).
         settings: see [`TokenizingSettings`].
 
     Raises:
-        ValueError: a component is missing.
+        ValueError: a source that nothing makes, or a component that it needs is missing.
     """
 
-    def __init__(self, networks: dict[str, Any], num_coarse: int, num_fine: int, settings: TokenizingSettings):
-        needed = ("clap", "clap_processor", "clap_quantizer", "semantic_encoder", "semantic_quantizer", "codec")
-        missing = [name for name in needed if networks.get(name) is None]
-        if missing:
-            raise ValueError(f"Making tokens needs {', '.join(missing)}, which the pipeline does not have.")
-        self.networks = {name: networks[name] for name in needed}
-        self.num_coarse, self.num_fine = num_coarse, num_fine
+    def __init__(self, networks: Mapping[str, Any], streams: Sequence[TokenStream], settings: TokenizingSettings):
+        self.networks = dict(networks)
         self.settings = settings
-        codec, quantizer = networks["codec"], networks["semantic_quantizer"]
-        self.streams: list[TokenStream] = [
-            clap_stream(networks["clap_quantizer"]),
-            semantic_stream(quantizer),
-            acoustic_stream(codec, "coarse", 0, num_coarse),
-            acoustic_stream(codec, "fine", num_coarse, num_fine),
-        ]
-        self.clap_rate: int = networks["clap_processor"].feature_extractor.sampling_rate
-        self.semantic_rate: int = quantizer.config.sampling_rate
-        self.codec_rate: int = codec.config.sampling_rate
+        self.streams: list[TokenStream] = streams_to_make([streams], networks)
+        self.sources: dict[str, Source] = {
+            name: SOURCES[name](networks) for name in dict.fromkeys(str(stream.source) for stream in self.streams)
+        }
 
     @classmethod
     def from_pretrained(
@@ -116,50 +100,40 @@ class MusicTokenizer:
     ) -> MusicTokenizer:
         """Load what is needed from a pipeline's folder or Hub id; its stages stay where they are.
 
+        Every stream that any of its stages needs is made.
+
         Args:
             codebooks: a folder made by `open-musiclm fit-codebooks`, whose quantizers take the place of the pipeline's.
             settings: fields of [`TokenizingSettings`]; the others follow from the pipeline.
         """
         networks, configs = load_networks(pipeline, codebooks, device, revision)
-        semantic, coarse, fine = (
-            configs.get(name) or default()
-            for name, default in (
-                ("semantic_model", MusicLMSemanticConfig),
-                ("coarse_model", MusicLMCoarseConfig),
-                ("fine_model", MusicLMFineConfig),
-            )
-        )
+        stages = list((configs or published_stages()).values())
+        made = streams_to_make([streams_of(stage) for stage in stages], networks)
+        one_frame = [SOURCES[str(s.source)](networks).window_in_s for s in made if s.frame_rate is None]
+        longest = max(float(stage.window_in_s) for stage in stages)
         defaults = {
-            "crop_in_s": float(semantic.window_in_s),
-            "clap_window_in_s": float(networks["clap_quantizer"].config.window_in_s),
-            "min_length_in_s": float(min(stage.window_in_s for stage in (semantic, coarse, fine))),
+            "crop_in_s": longest,
+            "clap_window_in_s": max((window for window in one_frame if window is not None), default=longest),
+            "min_length_in_s": float(min(stage.window_in_s for stage in stages)),
         }
         chosen = {**defaults, **{name: value for name, value in settings.items() if value is not None}}
         chosen.setdefault("overlap_in_s", chosen["crop_in_s"] / 5)
-        return cls(
-            networks,
-            coarse.predicted_stream.num_codebooks,
-            fine.predicted_stream.num_codebooks,
-            TokenizingSettings(**chosen),
-        )
+        return cls(networks, made, TokenizingSettings(**chosen))
 
     @property
-    def sampling_rates(self) -> tuple[int, int, int]:
+    def sampling_rates(self) -> tuple[int, ...]:
         """Rates at which audio is needed, in Hz."""
-        return self.clap_rate, self.semantic_rate, self.codec_rate
+        return tuple(source.sampling_rate for source in self.sources.values())
 
     def describe(self) -> dict[str, Any]:
         """The exact settings, and a fingerprint of each network, for a dataset's record."""
+        networks = [name for source in self.sources.values() for name in source.networks]
+        own = {key: value for source in self.sources.values() for key, value in source.describe().items()}
         return {
             **asdict(self.settings),
-            "sampling_rates": {"clap": self.clap_rate, "semantic": self.semantic_rate, "codec": self.codec_rate},
-            "semantic_layer": self.networks["semantic_quantizer"].config.layer,
-            "networks": {
-                name: network_fingerprint(self.networks[name]) for name in ("clap", "semantic_encoder", "codec")
-            },
-            "clap_feature_extractor": json.loads(
-                json.dumps(self.networks["clap_processor"].feature_extractor.to_dict(), default=str, sort_keys=True)
-            ),
+            "sampling_rates": {name: source.sampling_rate for name, source in self.sources.items()},
+            "networks": {name: network_fingerprint(self.networks[name]) for name in networks},
+            **json.loads(json.dumps(own, default=str, sort_keys=True)),
         }
 
     def tokenize(self, items: Iterable[tuple[Any, DecodedAudio]]) -> Iterator[tuple[Any, dict[str, np.ndarray]]]:
@@ -175,9 +149,8 @@ class MusicTokenizer:
             (key, tokens) in the order given; tokens by argument name, (frames, codebooks) uint16 each.
         """
         batchers = {
-            "clap": CropBatcher(self._clap_codes, self.settings.batch_size),
-            "semantic": CropBatcher(self._semantic_codes, self.settings.batch_size),
-            "acoustic": CropBatcher(self._acoustic_codes, self.settings.batch_size),
+            name: CropBatcher(self._encoder(name, source), self.settings.batch_size)
+            for name, source in self.sources.items()
         }
         waiting: list[tuple[Any, _FileTokens]] = []
         for key, audio in items:
@@ -185,65 +158,69 @@ class MusicTokenizer:
             waiting.append((key, tokens))
             while waiting and waiting[0][1].complete:
                 done, first = waiting.pop(0)
-                yield done, first.arrays(self.num_coarse)
+                yield done, first.arrays(self.streams)
         for batcher in batchers.values():
             batcher.flush()
         for key, tokens in waiting:
-            yield key, tokens.arrays(self.num_coarse)
+            yield key, tokens.arrays(self.streams)
+
+    def _streams_from(self, source: str) -> list[TokenStream]:
+        return [stream for stream in self.streams if stream.source == source]
+
+    def _num_codebooks(self, source: str) -> int:
+        """Codebooks of a source that the streams reach to, counted from its first."""
+        return max((stream.first_codebook or 0) + stream.num_codebooks for stream in self._streams_from(source))
+
+    def _encoder(self, name: str, source: Source) -> Callable[[np.ndarray], np.ndarray]:
+        number = self._num_codebooks(name)
+        return lambda crops: source.encode(crops, number)
 
     # ------------------------------------------------------------------- plan
 
     def _plan(self, audio: DecodedAudio, batchers: dict[str, CropBatcher]) -> _FileTokens:
         """Queue every crop of one file."""
         tokens = _FileTokens()
-
-        waveform = audio.waveforms[self.clap_rate]
-        window = round(self.settings.clap_window_in_s * self.clap_rate)
-        stride = round(self.settings.clap_stride_in_s * self.clap_rate)
-        num_windows = max((len(waveform) - window) // stride, 0) + 1
-        codes = tokens.add("clap", num_windows, self.streams[0].num_codebooks)
-        for index in range(num_windows):
-            samples = waveform[index * stride : index * stride + window]
-            batchers["clap"].add(samples, tokens.fill(codes, slice(index, index + 1), slice(0, 1)))
-
-        for name, rate, stream, num_codebooks in (
-            ("semantic", self.semantic_rate, self.streams[1], 1),
-            ("acoustic", self.codec_rate, self.streams[2], self.num_coarse + self.num_fine),
-        ):
-            waveform, frame_rate = audio.waveforms[rate], to_fraction(stream.frame_rate or 0)
-            hop = round(rate / frame_rate)
-            num_frames, edge = len(waveform) // hop, stream.num_edge_frames
-            codes = tokens.add(name, num_frames - edge, num_codebooks)
-            crop_frames, overlap = (
-                int(round_down(length, 1 / frame_rate) * frame_rate)
-                for length in (self.settings.crop_in_s, self.settings.overlap_in_s)
-            )
-            for crop in overlapping_crops(num_frames, crop_frames, max(overlap, edge), edge):
-                samples = waveform[crop.start * hop : crop.stop * hop]
-                batchers[name].add(samples, tokens.fill(codes, slice(crop.first, crop.last), crop.kept))
+        for name, source in self.sources.items():
+            stream, waveform = self._streams_from(name)[0], audio.waveforms[source.sampling_rate]
+            if stream.frame_rate is None:
+                self._plan_windows(name, source, waveform, tokens, batchers[name])
+            else:
+                self._plan_crops(name, source, stream, waveform, tokens, batchers[name])
         return tokens
 
-    # ---------------------------------------------------------------- compute
+    def _plan_windows(
+        self, name: str, source: Source, waveform: np.ndarray, tokens: _FileTokens, batcher: CropBatcher
+    ) -> None:
+        """A window every second, each of which has one frame."""
+        window = round(self.settings.clap_window_in_s * source.sampling_rate)
+        stride = round(self.settings.clap_stride_in_s * source.sampling_rate)
+        num_windows = max((len(waveform) - window) // stride, 0) + 1
+        codes = tokens.add(name, num_windows, self._num_codebooks(name))
+        for index in range(num_windows):
+            samples = waveform[index * stride : index * stride + window]
+            batcher.add(samples, tokens.fill(codes, slice(index, index + 1), slice(0, 1)))
 
-    def _clap_codes(self, windows: np.ndarray) -> np.ndarray:
-        """(batch, samples) → (batch, 1, num_quantizers)."""
-        networks = self.networks
-        embeddings = clap_embeddings(networks["clap"], networks["clap_processor"], windows)
-        return networks["clap_quantizer"].encode(embeddings).unsqueeze(1).cpu().numpy()
-
-    def _semantic_codes(self, crops: np.ndarray) -> np.ndarray:
-        """(batch, samples) → (batch, frames, 1)."""
-        quantizer = self.networks["semantic_quantizer"]
-        features = semantic_features(self.networks["semantic_encoder"], quantizer.config, torch.from_numpy(crops))
-        return quantizer.encode(features).unsqueeze(-1).cpu().numpy()
-
-    def _acoustic_codes(self, crops: np.ndarray) -> np.ndarray:
-        """(batch, samples) → (batch, frames, coarse + fine codebooks)."""
-        codec = self.networks["codec"]
-        audio = torch.from_numpy(crops).unsqueeze(1).expand(-1, codec.config.audio_channels, -1)
-        parts = audio.split(CODEC_CROPS_ON_CPU if codec.device.type == "cpu" else len(audio))
-        codes = [acoustic_codes(codec, part, self.num_coarse + self.num_fine) for part in parts]
-        return torch.cat(codes).cpu().numpy()
+    def _plan_crops(
+        self,
+        name: str,
+        source: Source,
+        stream: TokenStream,
+        waveform: np.ndarray,
+        tokens: _FileTokens,
+        batcher: CropBatcher,
+    ) -> None:
+        """Crops that overlap, of whose frames the middle ones are kept."""
+        frame_rate = to_fraction(stream.frame_rate or 0)
+        hop = round(source.sampling_rate / frame_rate)
+        num_frames, edge = len(waveform) // hop, stream.num_edge_frames
+        codes = tokens.add(name, num_frames - edge, self._num_codebooks(name))
+        crop_frames, overlap = (
+            int(round_down(length, 1 / frame_rate) * frame_rate)
+            for length in (self.settings.crop_in_s, self.settings.overlap_in_s)
+        )
+        for crop in overlapping_crops(num_frames, crop_frames, max(overlap, edge), edge):
+            samples = waveform[crop.start * hop : crop.stop * hop]
+            batcher.add(samples, tokens.fill(codes, slice(crop.first, crop.last), crop.kept))
 
 
 class _FileTokens:
@@ -276,11 +253,10 @@ class _FileTokens:
 
         return receive
 
-    def arrays(self, num_coarse: int) -> dict[str, np.ndarray]:
-        acoustic = self.codes["acoustic"]
-        return {
-            "clap_token_ids": self.codes["clap"],
-            "semantic_token_ids": self.codes["semantic"],
-            "coarse_token_ids": acoustic[:, :num_coarse],
-            "fine_token_ids": acoustic[:, num_coarse:],
-        }
+    def arrays(self, streams: Sequence[TokenStream]) -> dict[str, np.ndarray]:
+        """Each stream's own codebooks by its argument's name."""
+        arrays = {}
+        for stream in streams:
+            first = stream.first_codebook or 0
+            arrays[stream.argument] = self.codes[str(stream.source)][:, first : first + stream.num_codebooks]
+        return arrays

@@ -27,8 +27,6 @@ from .systems.synthesis import seed_of_prompt
 
 __all__ = ["EvaluationCallback"]
 
-STAGES = ("semantic_model", "coarse_model", "fine_model")
-
 
 class EvaluationCallback(TrainerCallback):
     """Generates with the model as it is, saves the audio and measures its CLAP similarity to the prompts.
@@ -37,7 +35,7 @@ class EvaluationCallback(TrainerCallback):
 
     Args:
         pipeline: A `MusicLMPipeline` whose other stages, codec and CLAP are used as they are.
-        stage: The component that is being trained.
+        stage: What is being trained: its component, its short name, or the stream that it predicts.
         prompts: Texts; the same at every evaluation, with the same seeds.
         output_dir: Audio goes to `step-<step>/<number>.flac`, figures to `clap_scores.jsonl`, a line an evaluation.
         length_in_s: Of each clip.
@@ -59,15 +57,13 @@ class EvaluationCallback(TrainerCallback):
         every: int = 1,
         batch_size: int = 4,
     ):
-        if stage not in STAGES:
-            raise ValueError(f"stage is {stage!r}; it must be one of {', '.join(STAGES)}.")
         if not prompts or any(not prompt.strip() for prompt in prompts):
             raise ValueError("prompts must be texts that say something, at least one.")
         if (clap is None) != (clap_processor is None):
             raise ValueError("clap and clap_processor belong together; pass both or none.")
         if every < 1 or batch_size < 1:
             raise ValueError(f"every and batch_size must be at least 1, got {every} and {batch_size}.")
-        self.pipeline, self.stage = pipeline, stage
+        self.pipeline, self.stage = pipeline, pipeline.chain.component(stage)
         self.prompts = [Prompt(f"{number:03d}", text) for number, text in enumerate(prompts)]
         self.output_dir, self.length_in_s, self.seed = Path(output_dir), length_in_s, seed
         self.clap, self.clap_processor = clap or pipeline.clap, clap_processor or pipeline.clap_processor

@@ -12,7 +12,9 @@ from typing import Any
 from huggingface_hub import ModelCard, ModelCardData
 
 TEMPLATE = Path(__file__).with_name("MODEL_CARD.md")
-PIPELINE_PARTS = ("clap", "clap_quantizer", "semantic_model", "coarse_model", "fine_model", "codec")
+#: what every pipeline has beside its stages
+PIPELINE_PARTS = ("clap", "clap_quantizer", "codec")
+NUMBERS = {1: "one", 2: "two", 3: "three"}
 NON_COMMERCIAL = "cc-by-nc-4.0"
 
 # Source (a Hub id, or the name of an original file) → licence of its weights, as its authors state it.
@@ -106,7 +108,8 @@ def model_card(parts: Sequence[Part], repo_id: str) -> ModelCard:
     Its licence is the narrowest of the parts' known ones, and "other" while the publisher has not said which.
     """
     names = {part.name for part in parts}
-    is_pipeline = names.issuperset(PIPELINE_PARTS)
+    stages = [part for part in parts if part.streams]
+    is_pipeline = names.issuperset(PIPELINE_PARTS) and bool(stages)
     datasets = _unique(data for part in parts for data in getattr(part.config, "training_data", None) or ())
     licence, licence_note = _overall_licence(parts)
     data = ModelCardData(
@@ -123,6 +126,7 @@ def model_card(parts: Sequence[Part], repo_id: str) -> ModelCard:
         title=repo_id.split("/")[-1],
         repo_id=repo_id,
         is_pipeline=is_pipeline,
+        num_stages=NUMBERS.get(len(stages), str(len(stages))) + (" stage" if len(stages) == 1 else " stages"),
         is_single=len(parts) == 1,
         parts=parts,
         codebooks=_codebooks(parts),
@@ -147,6 +151,7 @@ def parts_of_folder(folder: str | Path) -> list[Part]:
     """The parts saved under a folder, from their configs and the headers of their weights alone."""
     from transformers import AutoConfig
 
+    from ..models.chain import stages_among
     from ..models.configuration import ClapQuantizerConfig, SemanticQuantizerConfig
     from ..tokenizers.quantizers import ClapQuantizer, SemanticQuantizer
 
@@ -159,7 +164,8 @@ def parts_of_folder(folder: str | Path) -> list[Part]:
         fingerprint = quantizer.from_pretrained(part_folder).fingerprint if quantizer else None
         class_name = json.loads(config_file.read_text(encoding="utf-8"))["architectures"][0]
         parts.append(Part(part_folder.name, class_name, config, _count_parameters(part_folder), fingerprint))
-    order = {name: index for index, name in enumerate(PIPELINE_PARTS)}
+    stages = stages_among({part.name: part.config for part in parts})
+    order = {name: index for index, name in enumerate((*PIPELINE_PARTS[:-1], *stages, *PIPELINE_PARTS[-1:]))}
     return sorted(parts, key=lambda part: order.get(part.name, len(order)))
 
 

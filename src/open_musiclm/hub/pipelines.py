@@ -59,6 +59,7 @@ def write_loader_files(folder: str | Path, own_components: Iterable[str]) -> Non
     folder = Path(folder)
     index_file = folder / "model_index.json"
     index = json.loads(index_file.read_text(encoding="utf-8"))
+    index = {name: value for name, value in index.items() if value != [None, None]}  # slots that hold nothing
     index["_class_name"] = [Path(PIPELINE_FILE).stem, "MusicLMPipeline"]
     index_file.write_text(json.dumps(index, indent=2, sort_keys=True) + "\n", encoding="utf-8")
     (folder / PIPELINE_FILE).write_text(_PIPELINE_SOURCE, encoding="utf-8")

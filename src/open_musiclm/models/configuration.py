@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 from huggingface_hub.dataclasses import strict
 from transformers import AutoConfig, PreTrainedConfig
 
+from ..registration import register_models
 from .streams import TokenStream, resolve_streams
 
 POSITION_BIAS_TYPES = ("continuous", "t5", "none")
@@ -97,6 +98,7 @@ class MusicLMStageConfig(PreTrainedConfig):
     use_cache: bool = True
 
     def __post_init__(self, **kwargs):
+        register_models()
         if self.streams is None:
             self.streams = self._default_streams()
         self.streams = [stream.to_dict() for stream in resolve_streams(self.streams)]
@@ -251,6 +253,10 @@ class ClapQuantizerConfig(PreTrainedConfig):
     embedding_dim: int = 512
     window_in_s: float | int = 10.0
 
+    def __post_init__(self, **kwargs):
+        register_models()
+        super().__post_init__(**kwargs)
+
 
 @strict
 class SemanticQuantizerConfig(PreTrainedConfig):
@@ -276,6 +282,10 @@ class SemanticQuantizerConfig(PreTrainedConfig):
     frame_rate: float | int = 50.0
     sampling_rate: int = 16_000
     num_edge_frames: int = 1
+
+    def __post_init__(self, **kwargs):
+        register_models()
+        super().__post_init__(**kwargs)
 
 
 for _config in (

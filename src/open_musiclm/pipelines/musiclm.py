@@ -1,73 +1,95 @@
 """`MusicLMPipeline`: text in, music out.
 
     prompt ── encode_prompt ──→ CLAP tokens                     (batch, 12)
-           ── generate_semantic_tokens ──→ semantic tokens      (batch, 50 · seconds)
-           ── generate_coarse_tokens ──→ coarse tokens          (batch, 75 · seconds, 3)
-           ── generate_fine_tokens ──→ fine tokens              (batch, 75 · seconds, 5)
-           ── decode_tokens ──→ waveform                        (batch, channels, 24000 · seconds)
+           ── generate_tokens("semantic") ──→ semantic tokens   (batch, 50 · seconds)
+           ── generate_tokens("coarse") ──→ coarse tokens       (batch, 75 · seconds, 3)
+           ── generate_tokens("fine") ──→ fine tokens           (batch, 75 · seconds, 5)
+           ── decode_streams ──→ waveform                       (batch, channels, 24000 · seconds)
 
-Each step is a method, and is skipped by passing its result to the call.
+These are MusicLM's three stages; the pipeline runs whatever stages it holds, in the order in which their streams depend
+on one another (chain.py). Each step is a method, and is skipped by passing its result to the call.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from fractions import Fraction
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 
 from ..decoding.sampling import resolve_generators, spawn_generators
 from ..hub.pipelines import PublishedPipeline
-from ..models.stages import MusicLMStageModel
 from ..models.streams import check_token_range, flatten_tokens
-from ..tokenizers.codec_streaming import decode_in_pieces
+from ..tokenizers.clap import clap_text_embeddings
+from ..tokenizers.codec import as_codec
 from ..tokenizers.compatibility import check_components
-from ..tokenizers.networks import clap_text_embeddings
+from .arguments import (
+    check_nothing_missing,
+    check_numbers,
+    check_prompts,
+    given_by_prompt,
+    rows_of_batch,
+    sort_arguments,
+)
+from .chain import StageChain
+from .named_steps import NamedSteps
 from .output import MusicLMPipelineOutput
-from .pieces import count_steps, generate_piece
+from .pieces import count_steps, generate_piece, hidden_conditions
 from .progress import GenerationInterruptedError, Progress, StepCallback
 from .reranking import rank_by_clap
 from .streaming import MusicStream, Prompt
-from .windows import round_up, time_grid, to_fraction
+from .windows import round_up, to_fraction
 
 #: longest piece asked for by mistake, in seconds: a day
 MAX_LENGTH_IN_S = 86_400.0
 
 
-class MusicLMPipeline(PublishedPipeline):
+class MusicLMPipeline(NamedSteps, PublishedPipeline):
     """
-    Text to music in three stages (MusicLM, Agostinelli et al. 2023, section 3).
+    Text to music in autoregressive stages (MusicLM, Agostinelli et al. 2023, section 3).
 
     Args:
         clap ([`~transformers.ClapModel`]): joint embedding of text and music.
         clap_processor ([`~transformers.ClapProcessor`]): its tokenizer and feature extractor.
         clap_quantizer ([`ClapQuantizer`]): CLAP embedding → CLAP tokens.
         semantic_model ([`MusicLMSemanticModel`]), coarse_model ([`MusicLMCoarseModel`]), fine_model
-            ([`MusicLMFineModel`]): the three stages.
-        codec ([`~transformers.EncodecModel`]): its decoder turns coarse and fine tokens into a waveform.
+            ([`MusicLMFineModel`]): MusicLM's three stages. What matters is their streams, not their slots: a pipeline of
+            one or two stages leaves slots empty.
+        codec ([`~transformers.EncodecModel`], [`~transformers.DacModel`], …): its decoder turns codes into a waveform.
         semantic_encoder ([`~transformers.HubertModel`] or its like, *optional*), semantic_quantizer
             ([`SemanticQuantizer`], *optional*): audio → semantic tokens; needed only where audio comes in.
+        acoustic_model ([`MusicLMStageModel`], *optional*): a single acoustic stage in place of coarse and fine.
 
     Raises:
-        ValueError: components whose sizes, frame rates or codebook fingerprints do not belong together.
+        ValueError: components whose sizes, frame rates or codebook fingerprints do not belong together; stages that do
+            not make a chain.
     """
 
-    model_cpu_offload_seq = "clap->semantic_model->coarse_model->fine_model->codec"
-    _optional_components: ClassVar[list[str]] = ["semantic_encoder", "semantic_quantizer"]
+    model_cpu_offload_seq = "clap->semantic_model->coarse_model->fine_model->acoustic_model->codec"
+    _optional_components: ClassVar[list[str]] = [
+        "semantic_model",
+        "coarse_model",
+        "fine_model",
+        "codec",
+        "semantic_encoder",
+        "semantic_quantizer",
+        "acoustic_model",
+    ]
 
     def __init__(
         self,
         clap,
         clap_processor,
         clap_quantizer,
-        semantic_model,
-        coarse_model,
-        fine_model,
-        codec,
+        semantic_model=None,
+        coarse_model=None,
+        fine_model=None,
+        codec=None,
         semantic_encoder=None,
         semantic_quantizer=None,
+        acoustic_model=None,
     ):
         super().__init__()
         components = {
@@ -80,15 +102,24 @@ class MusicLMPipeline(PublishedPipeline):
             "codec": codec,
             "semantic_encoder": semantic_encoder,
             "semantic_quantizer": semantic_quantizer,
+            "acoustic_model": acoustic_model,
         }
+        if codec is None:
+            raise ValueError("A pipeline needs a `codec`, which turns codes into a waveform.")
+        StageChain(components)
         check_components(components)
         self.register_modules(**components)
         self._interrupt = False
 
     @property
+    def chain(self) -> StageChain:
+        """The stages in order, and what follows from their streams."""
+        return StageChain(self.components)
+
+    @property
     def sampling_rate(self) -> int:
         """Of the audio that comes out, in Hz."""
-        return self.codec.config.sampling_rate
+        return as_codec(self.codec).sampling_rate
 
     @property
     def interrupt(self) -> bool:
@@ -98,73 +129,75 @@ class MusicLMPipeline(PublishedPipeline):
     @property
     def time_grid(self) -> Fraction:
         """Length in seconds of a whole number of frames of every stream: windows start and stop on multiples of it."""
-        stages = (self.semantic_model, self.coarse_model, self.fine_model)
-        return time_grid([s.frame_rate for stage in stages for s in stage.streams if s.frame_rate is not None])
+        return self.chain.grid
 
     # ------------------------------------------------------------------- steps
 
     def encode_prompt(self, prompt: str | Sequence[str]) -> torch.Tensor:
         """Texts → CLAP tokens (batch, num_quantizers)."""
-        prompts = self._check_prompt(prompt)
+        prompts = check_prompts(prompt)
         return self.clap_quantizer.encode(clap_text_embeddings(self.clap, self.clap_processor, prompts))
 
-    def generate_semantic_tokens(
-        self, clap_token_ids: torch.Tensor, audio_length_in_s: float, generator=None, on_token=None, **settings
-    ) -> torch.Tensor:
-        """CLAP tokens → semantic tokens (batch, frames): as long as the audio, and at least one coarse window."""
-        duration = self._semantic_duration(self._duration(audio_length_in_s))
-        return self._generate(
-            self.semantic_model, {"clap_token_ids": clap_token_ids}, duration, generator, on_token, settings
-        )
-
-    def generate_coarse_tokens(
+    def generate_tokens(
         self,
-        clap_token_ids: torch.Tensor,
-        semantic_token_ids: torch.Tensor,
+        stage: str,
+        tokens: Mapping[str, torch.Tensor],
         audio_length_in_s: float,
-        generator=None,
-        on_token=None,
+        generator: torch.Generator | Sequence[torch.Generator] | None = None,
+        on_token: Callable[[int], None] | None = None,
         **settings,
     ) -> torch.Tensor:
-        """CLAP and semantic tokens → coarse tokens (batch, frames, codebooks): at least one fine window."""
-        duration = self._coarse_duration(self._duration(audio_length_in_s))
-        conditions = {"clap_token_ids": clap_token_ids, "semantic_token_ids": semantic_token_ids}
-        return self._generate(self.coarse_model, conditions, duration, generator, on_token, settings)
+        """One stage's tokens for a piece.
 
-    def generate_fine_tokens(
-        self,
-        clap_token_ids: torch.Tensor,
-        coarse_token_ids: torch.Tensor,
-        audio_length_in_s: float,
-        generator=None,
-        on_token=None,
-        **settings,
-    ) -> torch.Tensor:
-        """CLAP and coarse tokens → fine tokens (batch, frames, codebooks)."""
-        conditions = {"clap_token_ids": clap_token_ids, "coarse_token_ids": coarse_token_ids}
-        duration = self._coarse_duration(self._duration(audio_length_in_s))
-        return self._generate(self.fine_model, conditions, duration, generator, on_token, settings)
+        Args:
+            stage: its component, its short name (`"coarse"` for `coarse_model`), or the stream that it predicts.
+            tokens: the streams that it is conditioned on, by name, from time 0 on; optional ones may be left out.
+            audio_length_in_s: of the piece. The tokens are longer where a stage behind needs a whole window.
+            generator: one, or one for each sample.
+            on_token: called after each step.
+            settings: for the stage's `generate`.
+
+        Returns:
+            (batch, frames), or (batch, frames, codebooks) for several codebooks.
+
+        Raises:
+            ValueError: no such stage; streams missing, unknown, or too short.
+        """
+        chain = self.chain
+        name = chain.component(stage)
+        duration = chain.durations(self._duration(audio_length_in_s))[name]
+        return self._generate(chain.stages[name], tokens, duration, chain.grid, generator, on_token, settings)
 
     @torch.no_grad()
-    def decode_tokens(
-        self, coarse_token_ids: torch.Tensor, fine_token_ids: torch.Tensor, audio_length_in_s: float | None = None
+    def decode_streams(
+        self, tokens: Mapping[str, torch.Tensor], audio_length_in_s: float | None = None
     ) -> torch.Tensor:
-        """Coarse and fine tokens (batch, frames, codebooks) → waveform (batch, channels, samples) float32."""
-        frames = []
-        for stage, token_ids in ((self.coarse_model, coarse_token_ids), (self.fine_model, fine_token_ids)):
-            stream = stage.predicted_stream
-            flat = flatten_tokens(token_ids, stream)
+        """Codes → waveform (batch, channels, samples) float32.
+
+        Args:
+            tokens: the streams of codes by name, (batch, frames, codebooks) each, from the codec's first codebook on; the
+                last ones may be left out.
+        """
+        parts, place = [], 0
+        for stream in self.chain.decoded:
+            if stream.name not in tokens or stream.first_codebook != place:
+                continue
+            flat = flatten_tokens(tokens[stream.name], stream)
             check_token_range(flat, stream)
-            frames.append(flat.unflatten(1, (-1, stream.num_codebooks)).to(self.codec.device))
-        if frames[0].shape[:2] != frames[1].shape[:2]:
+            parts.append(flat.unflatten(1, (-1, stream.num_codebooks)).to(self.codec.device))
+            place += stream.num_codebooks
+        if len(parts) < len(tokens) or not parts:
             raise ValueError(
-                "Coarse and fine tokens must have one batch size and number of frames, got "
-                f"{tuple(frames[0].shape[:2])} and {tuple(frames[1].shape[:2])}."
+                f"To decode, pass the streams {', '.join(s.name for s in self.chain.decoded)} from the first on, got "
+                f"{', '.join(tokens) or 'none'}."
             )
-        if min(int(part.min()) for part in frames) < 0:
+        sizes = [tuple(part.shape[:2]) for part in parts]
+        if len(set(sizes)) > 1:
+            raise ValueError(f"Tokens to decode must have one batch size and number of frames, got {sizes}.")
+        if min(int(part.min()) for part in parts) < 0:
             raise ValueError("Tokens to decode cannot hold padding.")
-        codes = torch.cat(frames, dim=-1)
-        waveform = decode_in_pieces(self.codec, codes).float()
+        codes = torch.cat(parts, dim=-1)
+        waveform = as_codec(self.codec).decode(codes).float()
         if audio_length_in_s is not None:
             waveform = waveform[..., : round(audio_length_in_s * self.sampling_rate)]
         return waveform
@@ -178,17 +211,12 @@ class MusicLMPipeline(PublishedPipeline):
         audio_length_in_s: float = 10.0,
         num_waveforms_per_prompt: int = 1,
         generator: torch.Generator | Sequence[torch.Generator] | None = None,
-        clap_token_ids: torch.Tensor | None = None,
-        semantic_token_ids: torch.Tensor | None = None,
-        coarse_token_ids: torch.Tensor | None = None,
-        fine_token_ids: torch.Tensor | None = None,
-        semantic_settings: dict | None = None,
-        coarse_settings: dict | None = None,
-        fine_settings: dict | None = None,
         num_candidates: int | None = None,
+        settings: dict[str, Any] | None = None,
         output_type: str = "np",
         return_dict: bool = True,
         callback_on_step_end: StepCallback | None = None,
+        **tokens_and_settings: Any,
     ) -> MusicLMPipelineOutput | tuple:
         """Generate music.
 
@@ -200,13 +228,16 @@ class MusicLMPipeline(PublishedPipeline):
                 CLAP are returned, the nearest first.
             generator: one `torch.Generator`, or one for each waveform that is made. With one each, a waveform does not
                 depend on what else is in the batch.
-            clap_token_ids (batch, 12), semantic_token_ids (batch, frames), coarse_token_ids and fine_token_ids
-                (batch, frames, codebooks): results of earlier steps; the steps up to them are skipped.
-            semantic_settings, coarse_settings, fine_settings: for the stages' `generate` (`{"temperature": 0.8}`).
+            settings: for the `generate` of all stages (`{"temperature": 0.8}`).
             output_type: `"np"` or `"pt"`.
             return_dict: return a `MusicLMPipelineOutput` rather than a tuple of the audios.
             callback_on_step_end: called after each token as `callback(pipe, step, num_steps, {"stage": name})`. Where it
                 (or another thread) sets `pipe._interrupt = True`, the call stops and returns without samples.
+            tokens_and_settings: `{stream}_token_ids` for any stream of the stages, (batch, frames, codebooks), with one
+                codebook (batch, frames), the CLAP tokens (batch, 12): results of earlier steps, or conditioning that no
+                prompt gives; a stage whose stream is given is skipped, and so are those that only it needed. A stream
+                that is given once a prompt serves all of its waveforms. `{stage}_settings` for one stage's `generate`,
+                by its short name (`coarse_settings` for `coarse_model`).
 
         Returns:
             `.audios` (batch, channels, samples), a float32 NumPy array or a tensor; with `num_candidates` also
@@ -227,14 +258,10 @@ class MusicLMPipeline(PublishedPipeline):
 
         Raises:
             ValueError: an empty prompt, a length that is not a positive number, tokens of a wrong shape or outside
-                their codebook, generators that do not match the batch.
+                their codebook, generators that do not match the batch, an argument that no stage has.
         """
         duration = self._duration(audio_length_in_s)
-        if output_type not in ("np", "pt"):
-            raise ValueError(f"`output_type` must be 'np' or 'pt', got {output_type!r}.")
-        if isinstance(num_waveforms_per_prompt, bool) or num_waveforms_per_prompt < 1:
-            raise ValueError(f"`num_waveforms_per_prompt` must be at least 1, got {num_waveforms_per_prompt!r}.")
-
+        check_numbers(output_type, num_waveforms_per_prompt)
         num_made = num_waveforms_per_prompt if num_candidates is None else num_candidates
         if num_made < num_waveforms_per_prompt:
             raise ValueError(
@@ -243,68 +270,45 @@ class MusicLMPipeline(PublishedPipeline):
         if num_candidates is not None and prompt is None:
             raise ValueError("`num_candidates` needs the `prompt`, which the candidates are held against.")
 
-        if fine_token_ids is not None and coarse_token_ids is None:
-            raise ValueError("`fine_token_ids` need the `coarse_token_ids` that they were made for.")
-
-        # 1. Prompt → CLAP tokens, one row for each waveform
-        if (prompt is None) == (clap_token_ids is None):
-            raise ValueError("Pass a `prompt` or `clap_token_ids`, one of the two.")
-        if clap_token_ids is None:
-            clap_token_ids = self.encode_prompt(prompt)
-        clap_token_ids = clap_token_ids.repeat_interleave(num_made, dim=0)
-        batch_size = clap_token_ids.shape[0]
+        # 1. What is given: the prompt as CLAP tokens, and any streams, one row for each waveform
+        chain = self.chain
+        given, of_stages = sort_arguments(chain, settings, tokens_and_settings)
+        if prompt is not None:
+            given |= given_by_prompt(chain, given, self.encode_prompt(prompt))
+        needed = chain.needed(given)
+        check_nothing_missing(chain, given)
+        tokens = rows_of_batch(given, num_made)
+        batch_size = len(next(iter(tokens.values()))) if tokens else num_made
         # each stage of each waveform draws from a generator of its own, so skipping a stage changes no other
-        own = spawn_generators(resolve_generators(generator, batch_size), 3)
+        number = len(chain.stages)
+        own = spawn_generators(resolve_generators(generator, batch_size), number)
 
+        # 2. The stages that are needed, in order, and 3. codes → waveform
         self._interrupt = False
-        num_steps = self._num_steps(batch_size, duration, semantic_token_ids, coarse_token_ids, fine_token_ids)
+        durations = chain.durations(duration)
+        num_steps = {name: count_steps(chain.stages[name], durations[name], chain.grid, batch_size) for name in needed}
         try:
             with Progress(self, num_steps, callback_on_step_end) as progress:
-                # 2. CLAP → semantic tokens
-                if "semantic_model" in num_steps:
-                    semantic_token_ids = self.generate_semantic_tokens(
-                        clap_token_ids,
-                        audio_length_in_s,
-                        own[0::3],
-                        progress.stage("semantic_model"),
-                        **(semantic_settings or {}),
+                for index, (name, stage) in enumerate(chain.stages.items()):
+                    if name not in needed:
+                        continue
+                    on_token = progress.stage(name)
+                    tokens[stage.predicted_stream.name] = self._generate(
+                        stage, tokens, durations[name], chain.grid, own[index::number], on_token, of_stages[name]
                     )
-                # 3. CLAP, semantic → coarse tokens
-                if "coarse_model" in num_steps:
-                    coarse_token_ids = self.generate_coarse_tokens(
-                        clap_token_ids,
-                        semantic_token_ids,
-                        audio_length_in_s,
-                        own[1::3],
-                        progress.stage("coarse_model"),
-                        **(coarse_settings or {}),
-                    )
-                # 4. CLAP, coarse → fine tokens
-                if "fine_model" in num_steps:
-                    fine_token_ids = self.generate_fine_tokens(
-                        clap_token_ids,
-                        coarse_token_ids,
-                        audio_length_in_s,
-                        own[2::3],
-                        progress.stage("fine_model"),
-                        **(fine_settings or {}),
-                    )
-
-                # 5. Tokens → waveform
                 progress.say("waveform")
-                audios = self.decode_tokens(coarse_token_ids, fine_token_ids, audio_length_in_s)
+                decoded = {stream.name: tokens[stream.name] for stream in chain.decoded}
+                audios = self.decode_streams(decoded, audio_length_in_s)
         except GenerationInterruptedError:
             self.maybe_free_model_hooks()
-            audios = torch.zeros(batch_size, 1, 0)
+            audios = torch.zeros(batch_size, as_codec(self.codec).channels, 0)
             audios = audios.numpy() if output_type == "np" else audios
             return MusicLMPipelineOutput(audios) if return_dict else (audios,)
 
-        # 6. Of the candidates, those nearest to the prompt
+        # 4. Of the candidates, those nearest to the prompt
         similarities = kept = None
-        if num_candidates is not None:
-            ranking = rank_by_clap(
-                self.clap, self.clap_processor, self._check_prompt(prompt), audios, self.sampling_rate
-            )
+        if num_candidates is not None and prompt is not None:
+            ranking = rank_by_clap(self.clap, self.clap_processor, check_prompts(prompt), audios, self.sampling_rate)
             kept = ranking.order[:, :num_waveforms_per_prompt]
             rows = (kept + num_candidates * torch.arange(len(kept))[:, None]).flatten()
             audios = audios[rows.to(audios.device)]
@@ -316,53 +320,37 @@ class MusicLMPipeline(PublishedPipeline):
 
     def stream(
         self,
-        prompt: Prompt | Callable[[float], Prompt],
+        prompt: Prompt | Callable[[float], Prompt] | None = None,
         audio_length_in_s: float | None = 10.0,
         num_waveforms_per_prompt: int = 1,
         generator: torch.Generator | Sequence[torch.Generator] | None = None,
-        semantic_settings: dict | None = None,
-        coarse_settings: dict | None = None,
-        fine_settings: dict | None = None,
+        settings: dict[str, Any] | None = None,
         output_type: str = "np",
+        **tokens_and_settings: Any,
     ) -> MusicStream:
         """Music piece by piece, as it is made: the audio of a whole call with the same arguments.
 
         Args:
             prompt: a text, several, or a function of the time in seconds that returns them. It is asked once for each
-                window of the semantic stage, with the time at which the window's new part begins. The prompt may also
-                be replaced on the way: `stream.prompt = "now with drums"`.
+                window of the first stage that reads it, with the time at which the window's new part begins. The prompt
+                may also be replaced on the way: `stream.prompt = "now with drums"`.
             audio_length_in_s: length of the audio; `None` goes on until nobody asks for more.
-            num_waveforms_per_prompt, generator, semantic_settings, coarse_settings, fine_settings, output_type: as for
-                a whole call.
+            num_waveforms_per_prompt, generator, settings, output_type, tokens_and_settings: as for a whole call.
 
         Returns:
             an iterator over (batch, channels, samples), of a second each (the last one may be shorter).
 
         Raises:
-            ValueError: as a whole call does; and a codec that cannot decode in pieces.
+            ValueError: as a whole call does.
         """
-        if output_type not in ("np", "pt"):
-            raise ValueError(f"`output_type` must be 'np' or 'pt', got {output_type!r}.")
-        if isinstance(num_waveforms_per_prompt, bool) or num_waveforms_per_prompt < 1:
-            raise ValueError(f"`num_waveforms_per_prompt` must be at least 1, got {num_waveforms_per_prompt!r}.")
-        settings = {
-            "semantic": semantic_settings or {},
-            "coarse": coarse_settings or {},
-            "fine": fine_settings or {},
-        }
-        return MusicStream(self, prompt, audio_length_in_s, num_waveforms_per_prompt, generator, settings, output_type)
+        check_numbers(output_type, num_waveforms_per_prompt)
+        chain = self.chain
+        given, of_stages = sort_arguments(chain, settings, tokens_and_settings)
+        return MusicStream(
+            self, chain, prompt, audio_length_in_s, num_waveforms_per_prompt, generator, given, of_stages, output_type
+        )
 
     # ------------------------------------------------------------------ checks
-
-    @staticmethod
-    def _check_prompt(prompt: str | Sequence[str]) -> list[str]:
-        prompts = [prompt] if isinstance(prompt, str) else list(prompt)
-        if not prompts:
-            raise ValueError("`prompt` is an empty list; pass at least one text.")
-        for text in prompts:
-            if not isinstance(text, str) or not text.strip():
-                raise ValueError(f"Every prompt must be a text that says something, got {text!r}.")
-        return prompts
 
     def _duration(self, audio_length_in_s: float) -> Fraction:
         """The asked length, rounded up to the time grid."""
@@ -374,39 +362,28 @@ class MusicLMPipeline(PublishedPipeline):
             )
         return round_up(audio_length_in_s, self.time_grid)
 
-    def _coarse_duration(self, duration: Fraction) -> Fraction:
-        """A fine window is always whole, as in training."""
-        return max(duration, round_up(to_fraction(self.fine_model.config.window_in_s), self.time_grid))
-
-    def _semantic_duration(self, duration: Fraction) -> Fraction:
-        """A coarse window is always whole, as in training."""
-        shortest = round_up(to_fraction(self.coarse_model.config.window_in_s), self.time_grid)
-        return max(self._coarse_duration(duration), shortest)
-
     def _generate(
-        self, stage: MusicLMStageModel, conditions: dict, duration: Fraction, generator, on_token, settings: dict
+        self,
+        stage: Any,
+        tokens: Mapping[str, torch.Tensor],
+        duration: Fraction,
+        grid: Fraction,
+        generator: torch.Generator | Sequence[torch.Generator] | None,
+        on_token: Callable[[int], None] | None,
+        settings: dict[str, Any],
     ) -> torch.Tensor:
+        conditions = {s.argument: tokens[s.name] for s in stage.condition_streams if s.name in tokens}
         for stream in stage.condition_streams:
-            if stream.frame_rate is None:
+            if stream.frame_rate is None or stream.argument not in conditions or stream.context != "same":
                 continue
-            token_ids = conditions[stream.argument]
             needed = int(duration * to_fraction(stream.frame_rate)) - stream.num_edge_frames
-            if token_ids.shape[1] < needed:
-                raise ValueError(
-                    f"`{stream.argument}` has {token_ids.shape[1]} frames; {float(duration):g} s need {needed}."
-                )
-        generators = resolve_generators(generator, conditions["clap_token_ids"].shape[0])
-        return generate_piece(stage, conditions, duration, self.time_grid, generators, on_token, **settings)
-
-    def _num_steps(self, batch_size: int, duration: Fraction, semantic, coarse, fine) -> dict[str, int]:
-        """Steps of the stages that will run, by name, in order."""
-        durations = {}
-        if semantic is None and coarse is None:
-            durations["semantic_model"] = self._semantic_duration(duration)
-        if coarse is None:
-            durations["coarse_model"] = self._coarse_duration(duration)
-        if fine is None:
-            durations["fine_model"] = self._coarse_duration(duration)
-        return {
-            name: count_steps(getattr(self, name), durations[name], self.time_grid, batch_size) for name in durations
-        }
+            found = conditions[stream.argument].shape[1]
+            if found < needed:
+                raise ValueError(f"`{stream.argument}` has {found} frames; {float(duration):g} s need {needed}.")
+        if conditions:
+            batch_size = max(len(rows) for rows in conditions.values())
+        else:
+            batch_size = 1 if generator is None or isinstance(generator, torch.Generator) else len(generator)
+            conditions = hidden_conditions(stage, batch_size, duration)
+        generators = resolve_generators(generator, batch_size)
+        return generate_piece(stage, conditions, duration, grid, generators, on_token, **settings)

@@ -20,6 +20,7 @@ from ..decoding.sampling import spawn_generators
 from ..models.generation import TokenRun
 from ..models.patterns import num_steps_to_make
 from ..models.stages import MusicLMStageModel
+from ..models.streams import PADDING_ID
 from .windows import Window, plan_windows, to_fraction
 
 #: rows (windows · samples) of side-by-side windows generated together, at most; results do not depend on it
@@ -152,14 +153,36 @@ def stage_windows(stage: MusicLMStageModel, duration: Fraction | None, grid: Fra
 def cut_conditions(
     stage: MusicLMStageModel, conditions: dict[str, torch.Tensor], window: Window
 ) -> dict[str, torch.Tensor]:
-    """The conditioning streams of one window; a stream without a frame rate describes every window."""
+    """The conditioning streams of one window, as far as they are given.
+
+    A stream without a frame rate describes every window; one of the time after a window is padded where that time is not
+    known.
+    """
     cut = {}
     for stream in stage.condition_streams:
+        if stream.argument not in conditions:
+            continue
         token_ids = conditions[stream.argument]
-        if stream.frame_rate is not None:
+        if stream.context == "after":
+            first = window.frames(stream.frame_rate).stop
+            token_ids = token_ids[:, first : first + stream.num_frames_after]
+            shape = (len(token_ids), stream.num_frames_after - token_ids.shape[1], *token_ids.shape[2:])
+            token_ids = torch.cat([token_ids, token_ids.new_full(shape, PADDING_ID)], dim=1)
+        elif stream.frame_rate is not None:
             token_ids = token_ids[:, window.frames(stream.frame_rate, stream.num_edge_frames)]
         cut[stream.argument] = token_ids
     return cut
+
+
+def hidden_conditions(stage: MusicLMStageModel, batch_size: int, duration: Fraction) -> dict[str, torch.Tensor]:
+    """A conditioning stream of padding, where none is given: it says how many samples there are, and nothing else."""
+    for stream in stage.condition_streams[:1]:
+        num_frames = int(duration * to_fraction(stream.frame_rate)) if stream.frame_rate is not None else 1
+        shape = (batch_size, max(num_frames, 1) * stream.num_codebooks)
+        if stream.frame_rate is not None and stream.num_codebooks > 1:
+            shape = (batch_size, max(num_frames, 1), stream.num_codebooks)
+        return {stream.argument: torch.full(shape, PADDING_ID, dtype=torch.long)}
+    return {}
 
 
 def generate_piece(

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from ..audio import resample
-from ..tokenizers.networks import clap_audio_embeddings, clap_text_embeddings
+from ..tokenizers.clap import clap_audio_embeddings, clap_text_embeddings
 
 
 @dataclass(frozen=True)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+from ..models.chain import stages_among, streams_of
 from ..models.streams import TokenStream
-from .fingerprints import check_fingerprints, codec_fingerprint
-from .networks import codec_bandwidth, codec_frame_rate
+from .fingerprints import check_fingerprints
+from .sources import SOURCES, ClapSource, CodecSource, SemanticSource, stream_as_made
 
 
 def _compare(what: str, field: str, value: Any, other: str, found: Any) -> None:
@@ -22,12 +23,9 @@ def check_components(components: dict[str, Any]) -> None:
     Raises:
         ValueError: two components whose sizes, rates or codebooks differ; the message names both.
     """
-    stages = {name: components.get(name) for name in ("semantic_model", "coarse_model", "fine_model")}
     streams: dict[str, tuple[str, TokenStream]] = {}
-    for stage_name, stage in stages.items():
-        if stage is None:
-            continue
-        for stream in stage.config.token_streams:
+    for stage_name, stage in stages_among(components).items():
+        for stream in streams_of(stage):
             if stream.name in streams:
                 other_name, other = streams[stream.name]
                 check_streams(f"{other_name}'s stream {other.name!r}", other, f"{stage_name}'s", stream)
@@ -38,56 +36,26 @@ def check_components(components: dict[str, Any]) -> None:
     if clap is not None and clap_quantizer is not None:
         dims = clap.config.projection_dim, clap_quantizer.config.embedding_dim
         _compare("clap", "the embedding's size", dims[0], "clap_quantizer", dims[1])
-    if clap_quantizer is not None and "clap" in streams:
-        stage_name, stream = streams["clap"]
-        check_streams(f"{stage_name}'s stream 'clap'", stream, "clap_quantizer", clap_stream(clap_quantizer))
-
-    quantizer = components.get("semantic_quantizer")
-    if quantizer is not None and "semantic" in streams:
-        stage_name, stream = streams["semantic"]
-        check_streams(f"{stage_name}'s stream 'semantic'", stream, "semantic_quantizer", semantic_stream(quantizer))
-
-    codec = components.get("codec")
-    if codec is not None:
-        first = 0
-        for name in ("coarse", "fine"):
-            if name in streams:
-                stage_name, stream = streams[name]
-                found = acoustic_stream(codec, name, first, stream.num_codebooks)
-                check_streams(f"{stage_name}'s stream {name!r}", stream, "codec", found)
-                first += stream.num_codebooks
-        codec_bandwidth(codec, max(first, 1))
+    for stage_name, stream in streams.values():
+        found = stream_as_made(stream, components)
+        if found is not None:
+            maker = ", ".join(SOURCES[str(stream.source)].codebook_parts)
+            check_streams(f"{stage_name}'s stream {stream.name!r}", stream, maker, found)
 
 
 def semantic_stream(quantizer) -> TokenStream:
     """The stream that a `SemanticQuantizer` makes."""
-    config = quantizer.config
-    return TokenStream(
-        "semantic",
-        config.codebook_size,
-        1,
-        float(config.frame_rate),
-        config.num_edge_frames,
-        quantizer.fingerprint,
-        "semantic",
-        first_codebook=0,
-    )
+    return SemanticSource({"semantic_quantizer": quantizer}).stream("semantic")
 
 
 def acoustic_stream(codec, name: str, first: int, num_codebooks: int) -> TokenStream:
     """The stream of the codec's codebooks `first` … `first + num_codebooks - 1`."""
-    fingerprint = codec_fingerprint(codec, first, first + num_codebooks)
-    return TokenStream(
-        name, codec.config.codebook_size, num_codebooks, codec_frame_rate(codec), 0, fingerprint, "codec", first
-    )
+    return CodecSource({"codec": codec}).stream(name, first, num_codebooks)
 
 
 def clap_stream(quantizer) -> TokenStream:
     """The stream that a `ClapQuantizer` makes."""
-    config = quantizer.config
-    return TokenStream(
-        "clap", config.codebook_size, config.num_quantizers, None, 0, quantizer.fingerprint, "clap", first_codebook=0
-    )
+    return ClapSource({"clap_quantizer": quantizer}).stream("clap")
 
 
 def check_streams(what: str, stream: TokenStream, other: str, found: TokenStream) -> None:

@@ -23,19 +23,6 @@ def codebook_fingerprint(codebooks: torch.Tensor) -> str:
     return f"sha256:{digest.hexdigest()[:16]}"
 
 
-def codec_fingerprint(codec, first: int = 0, last: int | None = None) -> str | None:
-    """Fingerprint of the codebooks `first` … `last - 1` of an `EncodecModel`.
-
-    Returns:
-        `None` for a codec held in less than float32, whose codebooks no longer have the values they were trained with.
-    """
-    layers = list(codec.quantizer.layers)[first:last]
-    if not layers or (last is not None and len(layers) != last - first):
-        raise ValueError(f"The codec has {len(codec.quantizer.layers)} codebooks; asked for {first} to {last}.")
-    codebooks = torch.stack([layer.codebook.embed for layer in layers])
-    return codebook_fingerprint(codebooks) if codebooks.dtype == torch.float32 else None
-
-
 def check_fingerprints(what: str, recorded: str | None, other: str, found: str | None) -> None:
     """Refuse two parts whose codebooks differ; an unknown fingerprint (`None`) passes.
 

@@ -18,6 +18,15 @@ PUBLISHED = {
 }
 
 
+#: whose arguments a stage has that is none of the three
+OTHERS_AS = "semantic"
+
+
+def published_arguments(stage: str) -> dict[str, int]:
+    """Warm-up and batches of a stage by its short name, or the stream that it predicts."""
+    return PUBLISHED.get(stage, PUBLISHED[OTHERS_AS])
+
+
 def recommended_training_arguments(
     stage: str | MusicLMStageConfig, output_dir: str | os.PathLike, **overrides: Any
 ) -> TrainingArguments:
@@ -27,8 +36,8 @@ def recommended_training_arguments(
     gradients clipped to a norm of 0.5, batches of 4·8 / 2·8 / 2·8 sequences.
 
     Args:
-        stage: `"semantic"`, `"coarse"` or `"fine"`, a stage's config, or the stage. A stage that predicts another
-            stream has the arguments of the semantic one.
+        stage: the name of a published stage, a stage's config, or the stage. A stage that predicts another stream has
+            the arguments of the semantic one.
         output_dir: where checkpoints go.
     """
     config = getattr(stage, "config", stage)
@@ -42,7 +51,7 @@ def recommended_training_arguments(
         "adam_beta2": 0.99,
         "weight_decay": 0.01,
         "max_grad_norm": 0.5,
-        **PUBLISHED.get(name, PUBLISHED["semantic"]),
+        **published_arguments(name),
         "remove_unused_columns": False,  # the collator reads whole files
         "ddp_find_unused_parameters": True,  # conditioning streams' heads have no loss
         "prediction_loss_only": False,

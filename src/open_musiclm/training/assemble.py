@@ -5,24 +5,19 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from ..data.networks import STAGES, load_networks
-from ..models.stages import MusicLMCoarseModel, MusicLMFineModel, MusicLMSemanticModel
-from .finish import place
+from transformers import AutoModel
 
-STAGE_MODELS = {
-    "semantic_model": MusicLMSemanticModel,
-    "coarse_model": MusicLMCoarseModel,
-    "fine_model": MusicLMFineModel,
-}
+from ..data.networks import load_networks, pipeline_folder
+from ..models.chain import find_stage
+from ..models.stage_kinds import STAGE_KINDS
+from .finish import place
 
 
 def assemble_pipeline(
     base: str | os.PathLike,
     output: str | os.PathLike,
     codebooks: str | os.PathLike | None = None,
-    semantic: str | os.PathLike | None = None,
-    coarse: str | os.PathLike | None = None,
-    fine: str | os.PathLike | None = None,
+    **stages: str | os.PathLike | None,
 ) -> None:
     """Save a pipeline of parts that belong together.
 
@@ -30,21 +25,26 @@ def assemble_pipeline(
         base: the pipeline whose CLAP, encoder and codec are used, and whatever is not given.
         output: folder of the new one.
         codebooks: a folder made by `open-musiclm fit-codebooks`.
-        semantic, coarse, fine: folders (or Hub ids) of stages.
+        stages: folders (or Hub ids) of stages, by a name of a stage of the base, or a kind of `STAGE_KINDS`.
 
     Raises:
-        ValueError: the parts do not belong together (see `check_components`), or the output is not empty.
+        ValueError: the parts do not belong together (see `check_components`), a stage is neither the base's nor of a known
+            kind, or the output is not empty.
     """
     from ..pipelines.musiclm import MusicLMPipeline
 
     output = Path(output)
     if output.exists() and any(output.iterdir()):
         raise ValueError(f"{str(output)!r} is not empty; give another output.")
-    networks, _ = load_networks(base, codebooks)
-    stages = dict(zip(STAGES, (semantic, coarse, fine), strict=True))
-    for name, where in stages.items():
-        model_class = STAGE_MODELS[name]
-        networks[name] = model_class.from_pretrained(Path(base) / name if where is None else where)
+    networks, configs = load_networks(base, codebooks)
+    folder = pipeline_folder(base, stages=True)
+    where: dict[str, str | os.PathLike] = {name: folder / name for name in configs}
+    for name, given in stages.items():
+        if given is not None:
+            kind = STAGE_KINDS.get(name)
+            where[kind.component if kind is not None else find_stage(configs, name)] = given
+    for name, place_of_stage in where.items():
+        networks[name] = AutoModel.from_pretrained(place_of_stage)
     pipeline = MusicLMPipeline(**networks)
     output.parent.mkdir(parents=True, exist_ok=True)
     place(pipeline.save_pretrained, output)

@@ -11,18 +11,15 @@ from typing import Any
 
 import torch
 from huggingface_hub.errors import StrictDataclassError
+from transformers import AutoConfig, AutoModel
 
-from ..data.networks import pipeline_folder
+from ..data.networks import pipeline_folder, stage_configs
 from ..data.records import TokenRecord
-from ..models.configuration import MusicLMCoarseConfig, MusicLMFineConfig, MusicLMSemanticConfig
-from ..models.stages import MusicLMCoarseModel, MusicLMFineModel, MusicLMSemanticModel, MusicLMStageModel
+from ..models.chain import find_stage
+from ..models.configuration import MusicLMStageConfig
+from ..models.stage_kinds import STAGE_KINDS
+from ..models.stages import MusicLMStageModel
 from .checks import streams_for_stage
-
-STAGE_CLASSES: dict[str, tuple[Any, type[MusicLMStageModel]]] = {
-    "semantic": (MusicLMSemanticConfig, MusicLMSemanticModel),
-    "coarse": (MusicLMCoarseConfig, MusicLMCoarseModel),
-    "fine": (MusicLMFineConfig, MusicLMFineModel),
-}
 
 
 @contextmanager
@@ -36,13 +33,22 @@ def seeded(seed: int) -> Iterator[None]:
 def fresh_stage(
     stage: str, record: TokenRecord, preset: str = "small", seed: int = 0, **overrides: Any
 ) -> MusicLMStageModel:
-    """A stage with random weights for these tokens; it records their codebooks' fingerprints."""
-    config_class, model_class = STAGE_CLASSES[stage]
+    """A stage with random weights for these tokens; it records their codebooks' fingerprints.
+
+    Args:
+        stage: a kind of `STAGE_KINDS`; `streams=[…]` among the overrides gives it others.
+    """
+    config_class = STAGE_KINDS[stage].config_class
     with explained(config_class, overrides):
         config = config_class.from_preset(preset, **overrides)
         config = config_class.from_preset(preset, **{**overrides, "streams": streams_for_stage(record, config)})
     with seeded(seed):
-        return model_class(config)
+        return AutoModel.from_config(config)
+
+
+def stage_component(pipeline: Path, stage: str) -> str:
+    """The component of a saved pipeline that a stage's name means: see [`find_stage`]."""
+    return find_stage(stage_configs(pipeline), stage)
 
 
 @contextmanager
@@ -73,21 +79,23 @@ def load_base(
         from huggingface_hub import file_exists
 
         is_pipeline = file_exists(str(base), "model_index.json", revision=revision)
-    _, model_class = STAGE_CLASSES[stage]
     if is_pipeline:
-        pipeline = pipeline_folder(base, revision, stages=True)
-        base, revision, folder = pipeline / f"{stage}_model", None, pipeline
-    with explained(model_class.config_class, overrides):
-        return _load(model_class, stage, base, revision, overrides), folder if is_pipeline else None
+        folder = pipeline_folder(base, revision, stages=True)
+        base, revision = folder / stage_component(folder, stage), None
+    return _load(stage, base, revision, overrides, alone=not is_pipeline), folder if is_pipeline else None
 
 
-def _load(model_class, stage: str, where: str | os.PathLike, revision: str | None, overrides: dict[str, Any]):
-    from transformers import AutoConfig
-
+def _load(
+    stage: str, where: str | os.PathLike, revision: str | None, overrides: dict[str, Any], alone: bool
+) -> MusicLMStageModel:
     try:
         config = AutoConfig.from_pretrained(where, revision=revision)
     except (OSError, ValueError) as error:
         raise ValueError(f"{str(where)!r} holds no stage: {str(error).splitlines()[0]}") from error
-    if config.model_type != model_class.config_class.model_type:
+    kind = STAGE_KINDS.get(stage)
+    if not isinstance(config, MusicLMStageConfig) or (
+        alone and config.predicted_stream.name != stage and (kind is None or type(config) is not kind.config_class)
+    ):
         raise ValueError(f"{str(where)!r} is a {config.model_type!r}, not the {stage} stage.")
-    return model_class.from_pretrained(where, revision=revision, dtype=torch.float32, **overrides)
+    with explained(type(config), overrides):
+        return AutoModel.from_pretrained(where, revision=revision, dtype=torch.float32, **overrides)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from ..data.records import TokenRecord
 from ..models.configuration import MusicLMStageConfig
 from ..models.streams import TokenStream
-from ..tokenizers.compatibility import acoustic_stream, check_streams, clap_stream, semantic_stream
+from ..tokenizers.compatibility import check_streams
+from ..tokenizers.sources import stream_as_made
 
 
 def check_tokens(
@@ -33,38 +35,35 @@ def check_tokens(
     config = getattr(stage, "config", stage)
     unknown = []
     for stream in config.token_streams:
-        found = record.stream(stream.name)
+        if stream.optional and not record.has(stream):
+            continue  # it is hidden throughout
+        found = record.described(stream)
         check_streams(
             f"{tokens_name}'s stream {stream.name!r}", found, f"{stage_name}'s stream {stream.name!r}", stream
         )
         if found.codebook_fingerprint is None or stream.codebook_fingerprint is None:
             unknown.append(stream.name)
-    for name, found in component_streams(record, components or {}).items():
-        mine = record.stream(name)
-        check_streams(f"{tokens_name}'s stream {name!r}", mine, "the pipeline", found)
+    for mine in record.streams:
+        made = stream_as_made(mine, components or {})
+        if made is not None:
+            check_streams(f"{tokens_name}'s stream {mine.name!r}", mine, "the pipeline", made)
     return unknown
 
 
-def component_streams(record: TokenRecord, components: dict[str, Any]) -> dict[str, TokenStream]:
-    """The streams that a pipeline's quantizers and codec would make today."""
-    streams: dict[str, TokenStream] = {}
-    if components.get("clap_quantizer") is not None:
-        streams["clap"] = clap_stream(components["clap_quantizer"])
-    if components.get("semantic_quantizer") is not None:
-        streams["semantic"] = semantic_stream(components["semantic_quantizer"])
-    codec, first = components.get("codec"), 0
-    if codec is not None:
-        for name in ("coarse", "fine"):
-            num_codebooks = record.stream(name).num_codebooks
-            streams[name] = acoustic_stream(codec, name, first, num_codebooks)
-            first += num_codebooks
-    return {name: stream for name, stream in streams.items() if any(s.name == name for s in record.streams)}
-
-
 def streams_for_stage(record: TokenRecord, config: MusicLMStageConfig) -> list[dict]:
-    """The streams of a stage to be trained from nothing on these tokens: its own names, the tokens' sizes and codebooks."""
-    laid = ("pattern", "optional", "context", "context_in_s")
-    return [
-        record.stream(stream["name"]).to_dict() | {field: stream[field] for field in laid}
-        for stream in config.streams or ()
-    ]
+    """The streams of a stage to be trained from nothing on these tokens.
+
+    Its own names and patterns, the tokens' sizes and codebooks; all codebooks that there are, where no column of the
+    tokens has its stream's name.
+    """
+    streams = []
+    for stream in (TokenStream(**fields) for fields in config.streams or ()):
+        if stream.optional and not record.has(stream):
+            streams.append(stream.to_dict())
+            continue
+        if stream.context == "same" and all(own.name != stream.name for own in record.streams):
+            stream = replace(stream, num_codebooks=max(record.num_codebooks_from(stream), 1))
+        found = record.described(stream).to_dict()
+        laid = ("name", "first_codebook", "pattern", "optional", "context", "context_in_s")
+        streams.append(found | {field: getattr(stream, field) for field in laid})
+    return streams

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from ..data.records import TokenRecord
 from ..models.configuration import MusicLMStageConfig
 from ..models.loss import predicted_labels
 from ..models.streams import PADDING_ID, TokenStream, check_token_range
@@ -32,11 +33,29 @@ class CropCollator:
         config: a stage's config, or the stage.
         outer_window_in_s: length of the audio that one set of CLAP tokens describes.
         seed: of the crops.
+        record: of the token dataset, which says in which columns a stream's codebooks stand; without it, in the one of
+            its name. An optional stream that it does not have is left out of the crops.
     """
 
-    def __init__(self, config: MusicLMStageConfig, outer_window_in_s: float = 10.0, seed: int = 0):
+    def __init__(
+        self,
+        config: MusicLMStageConfig,
+        outer_window_in_s: float = 10.0,
+        seed: int = 0,
+        record: TokenRecord | None = None,
+    ):
         config = getattr(config, "config", config)
-        self.streams: list[TokenStream] = config.token_streams
+        streams = config.token_streams
+        self.streams: list[TokenStream] = [
+            stream for stream in streams if record is None or not stream.optional or record.has(stream)
+        ]
+        #: a stream's columns in a row, and which of their codebooks
+        self.columns: dict[str, list[tuple[str, slice]]] = {
+            stream.name: [(stream.argument, slice(None))]
+            if record is None
+            else [(own.argument, part) for own, part in record.columns_of(stream)]
+            for stream in self.streams
+        }
         rates = [stream.frame_rate for stream in self.streams if stream.frame_rate is not None]
         self.window: Fraction = round_down(to_fraction(config.window_in_s), time_grid(rates))
         if self.window <= 0:
@@ -71,11 +90,15 @@ class CropCollator:
         outer, inner = self._draw(row)
         crop = {}
         for stream in self.streams:
-            ids = row[stream.argument]
+            ids = np.concatenate([row[name][:, part] for name, part in self.columns[stream.name]], axis=1)
             if stream.frame_rate is None:
                 crop[stream.argument] = ids[min(outer, len(ids) - 1)].astype(np.int64)
                 continue
-            frames = Window(Fraction(inner), inner + self.window).frames(stream.frame_rate, stream.num_edge_frames)
+            window = Window(Fraction(inner), inner + self.window)
+            frames = window.frames(stream.frame_rate, stream.num_edge_frames)
+            if stream.context == "after":
+                first = window.frames(stream.frame_rate).stop
+                frames = slice(first, first + stream.num_frames_after)
             cut = np.full((frames.stop - frames.start, stream.num_codebooks), PADDING_ID, dtype=np.int64)
             found = ids[frames]
             cut[: len(found)] = found
@@ -85,7 +108,7 @@ class CropCollator:
     def _draw(self, row: dict[str, Any]) -> tuple[int, int]:
         """Where the outer and the inner window start, in whole seconds."""
         num_seconds = min(
-            int((len(row[stream.argument]) + stream.num_edge_frames) / to_fraction(stream.frame_rate))
+            int((len(row[self.columns[stream.name][0][0]]) + stream.num_edge_frames) / to_fraction(stream.frame_rate))
             for stream in self.streams
             if stream.frame_rate is not None
         )

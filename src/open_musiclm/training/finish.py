@@ -11,7 +11,7 @@ from typing import Any
 from transformers import Trainer
 
 from ..data.records import TokenRecord, write_whole
-from .base_stage import load_base
+from .base_stage import load_base, stage_component
 from .lora import load_lora, merge_lora, save_lora
 from .plan import TrainingPlan
 
@@ -44,7 +44,7 @@ def finish_run(
         if pipeline_folder is None:
             place(save, output / "stage")
         else:
-            copy_pipeline(pipeline_folder, output, f"{plan.stage}_model", save)
+            copy_pipeline(pipeline_folder, output, stage_component(pipeline_folder, plan.stage), save)
         write_whole(
             output / SUMMARY_FILE, json.dumps(summarize(plan, trainer, record, pipeline_folder), indent=2) + "\n"
         )

@@ -14,13 +14,13 @@ from typing import Any
 import numpy as np
 import torch
 
-from ..data.clap_spectrogram import clap_embeddings
 from ..data.decoding import DecodedAudio, SkippedFile, decode_ahead
 from ..data.discovery import AudioFile
 from ..extras import extra_needed
 from ..models.configuration import ClapQuantizerConfig, SemanticQuantizerConfig
-from ..tokenizers.networks import semantic_features
+from ..tokenizers.clap_spectrogram import clap_embeddings
 from ..tokenizers.quantizers import ClapQuantizer, SemanticQuantizer
+from ..tokenizers.semantic import semantic_features
 from .codebook_report import codebook_report
 from .residual_kmeans import ResidualKMeans
 

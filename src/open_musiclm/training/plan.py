@@ -11,10 +11,12 @@ from typing import Any
 from transformers import TrainingArguments
 
 from ..data.records import TokenRecord, is_part, write_whole
-from .arguments import PUBLISHED
+from ..models.stage_kinds import STAGE_KINDS
+from .arguments import published_arguments
 
 #: steps of the published checkpoints, for training from nothing
 PUBLISHED_STEPS = {"semantic": 14_000, "coarse": 18_000, "fine": 24_000}
+STEPS_OF_OTHERS = 18_000
 FINE_TUNING_STEPS = 1000
 RUN_FILE = "run.json"
 #: arguments of the Trainer that the plan itself must decide
@@ -29,7 +31,8 @@ class TrainingPlan:
     """A run of `open-musiclm train`.
 
     Args:
-        stage: `"semantic"`, `"coarse"` or `"fine"`.
+        stage: any stage of the pipeline that is started from, by its component's name, its short one (`"coarse"`), or the
+            stream that it predicts; from nothing, a kind of `STAGE_KINDS`.
         tokens: a token dataset's folder or Hub id.
         output: folder of the result.
         base: the pipeline or stage to start from; `None` for random weights.
@@ -81,8 +84,8 @@ class TrainingPlan:
     arguments: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        if self.stage not in PUBLISHED:
-            raise ValueError(f"The stage must be one of {sorted(PUBLISHED)}, got {self.stage!r}.")
+        if self.base is None and self.stage not in STAGE_KINDS:
+            raise ValueError(f"A fresh stage must be one of {', '.join(STAGE_KINDS)}, got {self.stage!r}.")
         for name in ("steps", "batch_size", "accumulate", "lora_rank", "evaluate_every", "save_every", "log_every",
                      "keep_checkpoints", "prompts_every"):  # fmt: skip
             value = getattr(self, name)
@@ -122,14 +125,14 @@ class TrainingPlan:
     def num_steps(self) -> int:
         if self.steps is not None:
             return self.steps
-        return PUBLISHED_STEPS[self.stage] if self.base is None else FINE_TUNING_STEPS
+        return PUBLISHED_STEPS.get(self.stage, STEPS_OF_OTHERS) if self.base is None else FINE_TUNING_STEPS
 
     @property
     def num_warmup_steps(self) -> int:
         """The published warm-up, but at most a tenth of the run."""
         if self.warmup_steps is not None:
             return self.warmup_steps
-        return min(int(PUBLISHED[self.stage]["warmup_steps"]), self.num_steps // 10)
+        return min(int(published_arguments(self.stage)["warmup_steps"]), self.num_steps // 10)
 
     @property
     def every(self) -> int:

@@ -18,7 +18,7 @@ from ..data.records import TokenRecord
 from ..data.token_dataset import TokenDataset, TokenStreamDataset
 from ..outputs import place_to_write, sole_writer
 from .arguments import recommended_training_arguments
-from .base_stage import fresh_stage, load_base, seeded
+from .base_stage import fresh_stage, load_base, seeded, stage_component
 from .callbacks import FiniteNumbersCallback, LogAtCheckpointsCallback, SealCheckpointsCallback, StuckLossCallback
 from .checkpoints import checkpoint_step, last_complete_checkpoint
 from .checks import check_tokens
@@ -225,7 +225,7 @@ def make_trainer(
         args,
         train_dataset=train_tokens,
         eval_dataset=evaluation_tokens,
-        data_collator=CropCollator(config, outer, plan.seed),
+        data_collator=CropCollator(config, outer, plan.seed, record),
         optimizer_cls_and_kwargs=recommended_optimizer(args),
         callbacks=[
             FiniteNumbersCallback(plan.stage),
@@ -249,11 +249,12 @@ def prompt_callback(plan: TrainingPlan, pipeline_folder: Path | None, args: Trai
 
     if args.fsdp:
         raise ValueError("Prompts cannot be generated from a sharded stage; leave them out with FSDP.")
+    assert pipeline_folder is not None  # prompts need a pipeline: see `check_parts`
     pipeline = MusicLMPipeline.from_pretrained(str(pipeline_folder)).to(args.device)
     pipeline.set_progress_bar_config(disable=True)
     return EvaluationCallback(
         pipeline,
-        f"{plan.stage}_model",
+        stage_component(pipeline_folder, plan.stage),
         plan.prompts,
         Path(plan.output) / "samples",
         plan.prompt_length_in_s,

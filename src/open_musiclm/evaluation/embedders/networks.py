@@ -13,7 +13,7 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 import torch
 
-from ...tokenizers.networks import clap_audio_embeddings, clap_text_embeddings
+from ...tokenizers.clap import clap_audio_embeddings, clap_text_embeddings
 from ..records import Backbone
 
 __all__ = ["AstEmbedder", "ClapEmbedder", "Embedder", "HubertEmbedder", "load_embedder", "weights_fingerprint"]

@@ -44,11 +44,11 @@ def run_memorization(
     pipeline = system.pipeline
     if pipeline.semantic_quantizer is None:
         raise ValueError(f"{model!r} has no semantic_quantizer, whose centroids say how far two tokens are apart.")
-    stage = pipeline.semantic_model
+    stage = stage_under_test(pipeline)
     dataset = TokenDataset.load(tokens, crops_per_file=1)
     check_fingerprints(
         f"the token dataset {tokens!r}",
-        dataset.record.stream("semantic").codebook_fingerprint,
+        dataset.record.stream(stage.predicted_stream.name).codebook_fingerprint,
         f"the semantic quantizer of {model!r}",
         pipeline.semantic_quantizer.fingerprint,
     )
@@ -57,7 +57,7 @@ def run_memorization(
     if not lengths:
         raise ValueError(f"the semantic stage's window of {stage.config.window_in_s} s does not hold 125 tokens.")
     rng = rng_for(seed, "memorization")
-    examples, num_short = read_examples(dataset, max(lengths) + NUM_CONTINUATION_TOKENS, num_examples, rng)
+    examples, num_short = read_examples(dataset, stage, max(lengths) + NUM_CONTINUATION_TOKENS, num_examples, rng)
     centroids = pipeline.semantic_quantizer.codebook.detach().double().cpu().numpy()
     results = memorization_test(greedy_continuation(stage), examples, centroids, rng, lengths)
     notes = list(dict.fromkeys(warning for result in results for warning in result.warnings))
@@ -88,14 +88,29 @@ def run_memorization(
     return [*told, *(f"* {note}" for note in notes), str(folder / "memorization.html")]
 
 
+def stage_under_test(pipeline):
+    """The stage that predicts semantic tokens from CLAP's alone, whatever it is called.
+
+    Raises:
+        ValueError: there is none.
+    """
+    for stage in pipeline.chain.stages.values():
+        if [stream.source for stream in stage.streams] == ["clap", "semantic"]:
+            return stage
+    raise ValueError(
+        "The memorization test is one of a stage that predicts semantic tokens from CLAP's; this pipeline has none."
+    )
+
+
 def greedy_continuation(stage):
     """What `memorization_test` calls: the semantic stage, greedy, with CLAP tokens and a prompt."""
     import torch
 
     def continue_greedily(clap: np.ndarray, prompt: np.ndarray, num_tokens: int) -> np.ndarray:
-        given: dict[str, Any] = {"clap_token_ids": torch.as_tensor(clap.astype(np.int64), device=stage.device)}
+        condition, predicted = (stream.argument for stream in stage.streams)
+        given: dict[str, Any] = {condition: torch.as_tensor(clap.astype(np.int64), device=stage.device)}
         if prompt.shape[1]:
-            given["semantic_token_ids"] = torch.as_tensor(prompt.astype(np.int64), device=stage.device)
+            given[predicted] = torch.as_tensor(prompt.astype(np.int64), device=stage.device)
         made = stage.generate(num_frames=prompt.shape[1] + num_tokens, do_sample=False, **given)
         return made[:, prompt.shape[1] :].cpu().numpy()
 
@@ -103,25 +118,26 @@ def greedy_continuation(stage):
 
 
 def read_examples(
-    dataset, num_tokens: int, num_examples: int, rng: np.random.Generator
+    dataset, stage, num_tokens: int, num_examples: int, rng: np.random.Generator
 ) -> tuple[list[TokenExample], int]:
     """Draws examples that have at least `num_tokens` semantic tokens, from their start and with their first CLAP tokens.
 
     Returns:
         The examples in the dataset's order, and how many were passed over for being too short.
     """
+    condition, predicted = (stream.argument for stream in stage.streams)
     examples, num_short = [], 0
     chosen: list[int] = []
     for index in rng.permutation(len(dataset)):
         if len(chosen) == num_examples:
             break
         row = dataset[int(index)]
-        if len(row["semantic_token_ids"]) < num_tokens or not len(row["clap_token_ids"]):
+        if len(row[predicted]) < num_tokens or not len(row[condition]):
             num_short += 1
             continue
         chosen.append(int(index))
-        semantic = np.asarray(row["semantic_token_ids"])[:num_tokens, 0].astype(np.int64)
-        clap = np.asarray(row["clap_token_ids"])[0].astype(np.int64)
+        semantic = np.asarray(row[predicted])[:num_tokens, 0].astype(np.int64)
+        clap = np.asarray(row[condition])[0].astype(np.int64)
         examples.append(TokenExample(f"{index}: {row['path']}", clap, semantic))
     order = np.argsort(chosen)
     return [examples[i] for i in order], num_short

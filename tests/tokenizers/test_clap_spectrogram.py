@@ -5,8 +5,8 @@ from music import notes
 from tiny import tiny_clap
 from transformers import ClapFeatureExtractor
 
-from open_musiclm.data.clap_spectrogram import can_compute, clap_embeddings, clap_spectrograms
-from open_musiclm.tokenizers.networks import clap_audio_embeddings
+from open_musiclm.tokenizers.clap import clap_audio_embeddings
+from open_musiclm.tokenizers.clap_spectrogram import can_compute, clap_embeddings, clap_spectrograms
 
 
 @pytest.mark.parametrize("duration", [10.0, 9.99, 4.0, 0.7])

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from ..tokenizers.networks import clap_audio_embeddings
+from .clap import clap_audio_embeddings
 
 #: powers below this are this, before the logarithm
 FLOOR = 1e-10

@@ -1,0 +1,88 @@
+"""What a call of the pipeline is given: prompts, streams and settings by the stages' own names, checked."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+
+from .chain import StageChain
+
+#: the source of what a text becomes
+PROMPT_SOURCE = "clap"
+
+
+def check_numbers(output_type: str, num_waveforms_per_prompt: int) -> None:
+    if output_type not in ("np", "pt"):
+        raise ValueError(f"`output_type` must be 'np' or 'pt', got {output_type!r}.")
+    if isinstance(num_waveforms_per_prompt, bool) or num_waveforms_per_prompt < 1:
+        raise ValueError(f"`num_waveforms_per_prompt` must be at least 1, got {num_waveforms_per_prompt!r}.")
+
+
+def check_prompts(prompt: str | Sequence[str]) -> list[str]:
+    """One text or several, as a list; a `ValueError` if one says nothing."""
+    prompts = [prompt] if isinstance(prompt, str) else list(prompt)
+    if not prompts:
+        raise ValueError("`prompt` is an empty list; pass at least one text.")
+    for text in prompts:
+        if not isinstance(text, str) or not text.strip():
+            raise ValueError(f"Every prompt must be a text that says something, got {text!r}.")
+    return prompts
+
+
+def sort_arguments(
+    chain: StageChain, settings: Mapping[str, Any] | None, others: Mapping[str, Any]
+) -> tuple[dict[str, torch.Tensor], dict[str, dict[str, Any]]]:
+    """A call's further arguments as given streams by name, and the settings of each stage by component name.
+
+    Raises:
+        ValueError: an argument that is no stream's and no stage's; the message names those there are.
+    """
+    streams = {stream.argument: name for name, stream in chain.streams.items()}
+    stages = {f"{short}_settings": name for short, name in chain.short_names().items()}
+    unknown = [name for name in others if name not in streams and name not in stages]
+    if unknown:
+        raise ValueError(
+            f"The pipeline has no argument {unknown[0]!r}: its streams are {', '.join(streams)}, its stages' settings "
+            f"{', '.join(stages)}."
+        )
+    given = {streams[name]: value for name, value in others.items() if name in streams and value is not None}
+    of_stages = {name: {**(settings or {}), **(others.get(key) or {})} for key, name in stages.items()}
+    return given, of_stages
+
+
+def given_by_prompt(
+    chain: StageChain, given: Mapping[str, torch.Tensor], encoded: torch.Tensor
+) -> dict[str, torch.Tensor]:
+    """The streams that a prompt gives, by name."""
+    asked = chain.from_source(PROMPT_SOURCE)
+    if not asked:
+        raise ValueError(f"No stage here reads a prompt; the streams are {', '.join(chain.streams)}.")
+    for stream in asked:
+        if stream.name in given:
+            raise ValueError(f"Pass a `prompt` or `{stream.argument}`, one of the two.")
+    return {stream.name: encoded for stream in asked}
+
+
+def check_nothing_missing(chain: StageChain, given: Mapping[str, torch.Tensor]) -> None:
+    """Refuse by name what a needed stage is conditioned on and nobody gives.
+
+    Raises:
+        ValueError: a stream is neither given, predicted nor optional.
+    """
+    for name, stream in chain.missing(given):
+        if stream.source == PROMPT_SOURCE:
+            raise ValueError(f"Pass a `prompt` or `{stream.argument}`, one of the two.")
+        raise ValueError(
+            f"{name} needs the stream {stream.name!r}, which no stage predicts: pass `{stream.argument}`."
+        )
+
+
+def rows_of_batch(given: Mapping[str, torch.Tensor], num_each: int) -> dict[str, torch.Tensor]:
+    """`num_each` rows for each prompt; a stream that comes with a row for each waveform stays."""
+    num_prompts = min((len(rows) for rows in given.values()), default=1)
+    return {
+        name: rows.repeat_interleave(num_each, dim=0) if len(rows) == num_prompts else rows
+        for name, rows in given.items()
+    }
