@@ -250,7 +250,7 @@ class TestChain:
 
 
 def test_no_code_spells_the_streams():
-    """What streams there are is data: their names stand in defaults, presets, published names and old files alone."""
+    """What streams there are is data: their names stand in defaults, presets, published names and the original's files alone."""
     named = {
         "models/configuration.py",  # defaults and presets
         "models/stage_kinds.py",
@@ -263,7 +263,7 @@ def test_no_code_spells_the_streams():
     found = []
     for path in sorted(root.rglob("*.py")):
         name = path.relative_to(root).as_posix()
-        if name in named or name.startswith("checkpoints/"):
+        if name in named or name.startswith(("checkpoints/", "conversion/")) or name == "cli/convert.py":
             continue
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(node, ast.Constant) and node.value in (

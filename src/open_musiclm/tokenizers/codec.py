@@ -5,6 +5,7 @@
         encodec   codec_encodec.py   EnCodec 24 kHz, 32 kHz, 48 kHz stereo
         dac       codec_dac.py       DAC 44.1, 24, 16 kHz
         mimi      codec_mimi.py      Mimi
+        open_musiclm_spectral_codec  codec_spectral.py  this package's own, of spectra
 
 Another codec is a subclass of [`Codec`] and a line of `ADAPTERS`, or a call of [`register_codec`].
 """
@@ -165,6 +166,7 @@ ADAPTERS: dict[str, Callable[[Any], Codec] | tuple[str, str]] = {
     "encodec": (".codec_encodec", "make_encodec"),
     "dac": (".codec_dac", "DacCodec"),
     "mimi": (".codec_mimi", "MimiCodec"),
+    "open_musiclm_spectral_codec": (".codec_spectral", "SpectralCodec"),
 }
 
 
