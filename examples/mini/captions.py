@@ -19,6 +19,7 @@ INSTRUMENT_WORDS = {
     "synth": ("synth lead", "synthesizer", "synth", "analog synth"),
     "brass": ("brass", "trumpet", "horns"),
     "bass": ("bass guitar", "bass", "electric bass"),
+    "voice": ("voice", "singing voice", "singer", "vocals"),
 }
 TEMPO_WORDS = {
     "slow": ("slow", "unhurried", "slow-paced", "leisurely"),
@@ -32,18 +33,15 @@ LOUDNESS_WORDS = {
 }
 REGISTER_WORDS = {
     "low": ("low", "deep", "low-pitched"),
-    "middle": ("mid-range", "middle-register"),
     "high": ("high", "high-pitched", "high-register"),
 }
-STYLE_WORDS = {
-    "solo": ("solo piece", "unaccompanied melody", "solo melody"),
+GENRE_WORDS = {
     "ballad": ("ballad", "ballad with chords", "love song"),
     "waltz": ("waltz", "waltz in three", "three-four dance"),
-    "ambient": ("ambient piece", "ambient soundscape", "atmospheric pad piece"),
-    "dance": ("dance track", "club tune", "electronic dance tune"),
+    "dance": ("dance track", "club tune", "dance tune"),
     "rock": ("rock song", "rock tune", "rock groove"),
-    "arpeggio": ("arpeggio pattern", "arpeggiated piece", "piece of broken chords"),
 }
+ARTIST_PHRASES = ("in the style of {}", "by {}", "as {} plays it")
 DRUM_PHRASES = {
     "none": ("without drums", "with no drums", "no percussion"),
     "acoustic": ("with acoustic drums", "over a live drum kit", "with a drum kit", "with snare and kick drums"),
@@ -58,18 +56,20 @@ DRUM_NOUNS = {
     "acoustic": ("acoustic drums", "live drums", "drum kit"),
     "electronic": ("electronic drums", "electronic beat", "drum machine"),
 }
+ANY_DRUM_PHRASES = ("with drums", "with a beat", "with percussion", "over drums")
+ANY_DRUM_NOUNS = ("drums", "drums", "percussion")
 MODE_PHRASES = {
     "major": ("in a major key", "in major", "in a major mode"),
     "minor": ("in a minor key", "in minor", "in a minor mode"),
 }
 MOODS = {  # a mood, and what must hold for a clip to have it
-    "calm": {"tempo": ("slow", "medium"), "loudness": ("quiet",), "drums": ("none",)},
+    "calm": {"tempo": ("slow", "medium"), "loudness": ("quiet", "medium"), "drums": ("none",)},
     "peaceful": {"tempo": ("slow",), "loudness": ("quiet", "medium"), "drums": ("none",)},
     "gentle": {"tempo": ("slow", "medium"), "loudness": ("quiet",)},
     "energetic": {"tempo": ("fast",), "loudness": ("medium", "loud")},
     "driving": {"tempo": ("fast", "medium"), "drums": ("acoustic", "electronic"), "loudness": ("medium", "loud")},
-    "sad": {"mode": ("minor",), "tempo": ("slow",)},
-    "melancholic": {"mode": ("minor",), "tempo": ("slow", "medium"), "loudness": ("quiet", "medium")},
+    "sad": {"mode": ("minor",), "tempo": ("slow", "medium")},
+    "melancholic": {"mode": ("minor",), "loudness": ("quiet", "medium")},
     "happy": {"mode": ("major",), "tempo": ("medium", "fast")},
     "cheerful": {"mode": ("major",), "tempo": ("fast",)},
     "dark": {"mode": ("minor",), "register": ("low",)},
@@ -90,6 +90,8 @@ TEMPLATES = (
     "{adjectives} {noun} {phrases}",
     "{adjectives} {drums} with {a} {instrument}",
     "{drums} and {a} {adjectives} {instrument} {phrases}",
+    "{adjectives} {drums}",
+    "{adjectives} music {phrases}",
 )
 HELDOUT_TEMPLATES = (
     "this is {a} {adjectives} {noun} featuring {instrument} {phrases}",
@@ -118,14 +120,20 @@ def _write_caption(truth: Truth, rng: np.random.Generator, templates: tuple[str,
     def require(attribute: str, values: tuple[str, ...]) -> None:
         requires[attribute] = requires.get(attribute, set(values)) & set(values)
 
+    def say_drums(any_kind: tuple[str, ...], of_kind: dict[str, tuple[str, ...]]) -> str:
+        if truth.drums != "none" and rng.random() < 0.5:
+            require("drums", tuple(DRUM_NOUNS))
+            return one_of(any_kind)
+        require("drums", (truth.drums,))
+        return one_of(of_kind[truth.drums])
+
     instrument = ""
     if "{instrument}" in template:
         instrument = one_of(INSTRUMENT_WORDS[truth.instrument])
         require("instrument", (truth.instrument,))
     drums = ""
     if "{drums}" in template:
-        drums = one_of(DRUM_NOUNS[truth.drums])
-        require("drums", (truth.drums,))
+        drums = say_drums(ANY_DRUM_NOUNS, DRUM_NOUNS)
     adjectives, phrases = [], []
     words = {"tempo": TEMPO_WORDS, "loudness": LOUDNESS_WORDS, "register": REGISTER_WORDS}
     for attribute, mentioned_share in (("tempo", 0.5), ("loudness", 0.35), ("register", 0.35)):
@@ -138,14 +146,18 @@ def _write_caption(truth: Truth, rng: np.random.Generator, templates: tuple[str,
         adjectives.append(mood)
         for attribute, values in MOODS[mood].items():
             require(attribute, values)
-    for attribute, wordings, share in (("drums", DRUM_PHRASES, 0.5), ("mode", MODE_PHRASES, 0.4)):
-        if rng.random() < share and not (attribute == "drums" and drums):
-            phrases.append(one_of(wordings[getattr(truth, attribute)]))
-            require(attribute, (getattr(truth, attribute),))
+    if not drums and rng.random() < 0.5:
+        phrases.append(say_drums(ANY_DRUM_PHRASES, DRUM_PHRASES))
+    if rng.random() < 0.4:
+        phrases.append(one_of(MODE_PHRASES[truth.mode]))
+        require("mode", (truth.mode,))
+    if rng.random() < 0.1:
+        phrases.append(one_of(ARTIST_PHRASES).format(truth.artist))
+        require("artist", (truth.artist,))
     noun = one_of(PLAIN_NOUNS)
     if "{noun}" in template and rng.random() < 0.5:
-        noun = one_of(STYLE_WORDS[truth.style])
-        require("style", (truth.style,))
+        noun = one_of(GENRE_WORDS[truth.genre])
+        require("genre", (truth.genre,))
     rng.shuffle(adjectives)
     rng.shuffle(phrases)
     slots = {"adjectives": " ".join(adjectives), "phrases": " ".join(phrases), "instrument": instrument}

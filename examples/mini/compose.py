@@ -1,7 +1,9 @@
-"""Compose short pieces by rule: from a seed and an index to a symbolic score and the truth about it.
+"""Compose pieces by rule: from random numbers to a symbolic score, and the truth about it clip by clip and frame by frame.
 
-A piece is a key, a mode, a tempo, a style and one main instrument; a chord progression carries a melody made of a
-repeated motif, an accompaniment, a bass line and drums, as the style has them. Nothing here makes sound.
+A piece has a key, a mode, a tempo, a genre (metre, bass, chords and drums), an artist (who plays the chords, and a habit
+of melody) and a lead instrument. A progression with a cadence carries a motif that is moved from chord to chord. It begins
+with an intro without the lead and ends on a held tonic chord; a clip is a window of a piece. All notes begin on a grid of
+half token frames (20 ms), so that what a frame says is crisp. Nothing here makes sound.
 """
 
 from __future__ import annotations
@@ -10,214 +12,287 @@ from dataclasses import asdict, dataclass
 
 import numpy as np
 
+FRAME_RATE = 25  # frames a second of the truth, and of all tokens
 KEYS = ("C", "C#", "D", "Eb", "E", "F", "F#", "G", "Ab", "A", "Bb", "B")
-MODES = {"major": (0, 2, 4, 5, 7, 9, 11), "minor": (0, 2, 3, 5, 7, 8, 10)}
-PROGRESSIONS = {  # scale degrees of the chords, one a bar
-    "major": ((0, 4, 5, 3), (0, 5, 3, 4), (0, 3, 4, 0), (0, 3, 0, 4), (0, 2, 3, 4)),
-    "minor": ((0, 5, 2, 6), (0, 3, 4, 0), (0, 5, 3, 4), (0, 6, 5, 4), (0, 3, 5, 4)),
+MODES = {"major": (0, 2, 4, 5, 7, 9, 11), "minor": (0, 2, 3, 5, 7, 8, 11)}  # the minor one harmonic
+# one chord a bar: (semitones above the tonic, quality); every one begins on the tonic and ends in or on a cadence
+PROGRESSIONS = {
+    "major": (
+        ((0, "major"), (5, "major"), (7, "major"), (0, "major")),
+        ((0, "major"), (9, "minor"), (5, "major"), (7, "major")),
+        ((0, "major"), (5, "major"), (0, "major"), (7, "major")),
+    ),
+    "minor": (
+        ((0, "minor"), (5, "minor"), (7, "major"), (0, "minor")),
+        ((0, "minor"), (8, "major"), (5, "minor"), (7, "major")),
+        ((0, "minor"), (5, "minor"), (0, "minor"), (7, "major")),
+    ),
 }
-INSTRUMENTS = ("piano", "organ", "strings", "flute", "bells", "guitar", "synth", "brass", "bass")
-TEMPO_RANGES = {"slow": (60, 80), "medium": (95, 118), "fast": (140, 180)}  # beats a minute; gaps keep them apart
-REGISTER_CENTRES = {"low": 50, "middle": 64, "high": 81}  # MIDI note about which the melody moves
-LOUDNESS_LEVELS = {"quiet": -30.0, "medium": -21.0, "loud": -13.0}  # dBFS, root mean square of the clip
+THIRDS = {"major": 4, "minor": 3}
+INSTRUMENTS = ("piano", "organ", "strings", "flute", "bells", "guitar", "synth", "brass", "bass", "voice")
+BEAT_IN_FRAMES = {"slow": (20, 22, 24), "medium": (13, 14), "fast": (9, 10)}  # 75 … 62, 115 and 107, 167 and 150 a minute
+REGISTER_CENTRES = {"low": 50, "high": 77}  # MIDI note about which the melody moves
+BASS_LEAD_CENTRE, BASS_CENTRE, CHORD_CENTRE = 40, 38, 62
+LOUDNESS_LEVELS = {"quiet": -32.0, "medium": -22.0, "loud": -13.0}  # dBFS, about the root mean square of the clip
 DRUMS = ("none", "acoustic", "electronic")
+DRUM_NAMES = ("kick", "snare", "hat")
+VOWELS = ("a", "e", "i", "o", "u")
 
 
 @dataclass(frozen=True)
-class Style:
-    """What a style fixes: metre, who plays, and which tempi and drums suit it."""
+class Genre:
+    """What a genre fixes, in beats of its bar: (start, length) of bass and chords, and where drums strike."""
 
     beats_per_bar: int
-    accompaniment: str  # none | block | arpeggio | pad | offbeat
-    has_bass: bool
-    tempi: tuple[str, ...]
-    drums: tuple[str, ...]
-    reverb: float
+    bass: tuple[tuple[float, float], ...]
+    chords: tuple[tuple[float, float], ...]
+    drums: dict[str, tuple[float, ...]]
 
 
-STYLES = {
-    "solo": Style(4, "none", False, ("slow", "medium", "fast"), ("none",), 0.15),
-    "ballad": Style(4, "block", True, ("slow", "medium"), ("none", "acoustic"), 0.25),
-    "waltz": Style(3, "offbeat", True, ("medium", "fast"), ("none", "acoustic"), 0.15),
-    "ambient": Style(4, "pad", False, ("slow",), ("none",), 0.6),
-    "dance": Style(4, "arpeggio", True, ("medium", "fast"), ("electronic",), 0.1),
-    "rock": Style(4, "offbeat", True, ("medium", "fast"), ("acoustic",), 0.1),
-    "arpeggio": Style(4, "arpeggio", False, ("slow", "medium", "fast"), ("none", "electronic"), 0.25),
+GENRES = {
+    "ballad": Genre(
+        4, ((0, 2), (2, 2)), ((0, 2), (2, 2)), {"kick": (0, 2.5), "snare": (2,), "hat": (0, 1, 2, 3)}
+    ),
+    "waltz": Genre(3, ((0, 1),), ((1, 0.5), (2, 0.5)), {"kick": (0,), "snare": (1, 2), "hat": (0, 1, 2)}),
+    "dance": Genre(
+        4,
+        ((0, 0.5), (1, 0.5), (2, 0.5), (3, 0.5)),
+        ((0.5, 0.5), (1.5, 0.5), (2.5, 0.5), (3.5, 0.5)),
+        {"kick": (0, 1, 2, 3), "snare": (1, 3), "hat": (0.5, 1.5, 2.5, 3.5)},
+    ),
+    "rock": Genre(
+        4,
+        tuple((i / 2, 0.5) for i in range(8)),
+        ((0, 1), (1.5, 0.5), (2, 1), (3.5, 0.5)),
+        {"kick": (0, 2, 2.5), "snare": (1, 3), "hat": tuple(i / 2 for i in range(8))},
+    ),
 }
 
-# Durations in beats that fill a bar, from calm to busy.
-RHYTHMS = {
-    4: ((2, 2), (2, 1, 1), (1, 1, 2), (1, 1, 1, 1), (1.5, 0.5, 1, 1), (1, 0.5, 0.5, 1, 1), (0.5, 0.5, 1, 0.5, 0.5, 1)),
-    3: ((3,), (2, 1), (1, 1, 1), (1.5, 0.5, 1), (1, 0.5, 0.5, 1)),
+
+@dataclass(frozen=True)
+class Artist:
+    """A palette and a habit: who plays the chords, and (start, length, choices of steps from the chord's root)."""
+
+    chord_instrument: str
+    rhythms: dict[int, tuple[tuple[float, float], ...]]
+    steps: tuple[tuple[int, ...], ...]  # one motif is drawn; a step counts notes of the scale
+
+
+ARTISTS = {
+    "Aurora": Artist(  # flowing runs
+        "strings",
+        {4: ((0, 1), (1, 0.5), (1.5, 0.5), (2, 1), (3, 0.5), (3.5, 0.5)), 3: ((0, 1), (1, 1), (2, 0.5), (2.5, 0.5))},
+        ((0, 1, 2, 4, 3, 2), (4, 3, 2, 0, 1, 2), (2, 3, 4, 2, 1, 0)),
+    ),
+    "Basalt": Artist(  # leaps between chord tones
+        "organ",
+        {4: ((0, 1), (1, 1), (2, 1), (3, 1)), 3: ((0, 1), (1, 1), (2, 1))},
+        ((0, 4, 2, 4), (4, 0, 4, 2), (2, 0, 4, 0)),
+    ),
+    "Cobalt": Artist(  # repeated notes with rests
+        "synth",
+        {4: ((0, 0.5), (0.5, 0.5), (1, 1), (2, 0.5), (2.5, 0.5)), 3: ((0, 0.5), (0.5, 0.5), (1, 1))},
+        ((0, 0, 2, 2, 0), (4, 4, 2, 2, 4), (2, 2, 2, 0, 0)),
+    ),
+    "Dune": Artist(  # long notes
+        "piano",
+        {4: ((0, 2), (2, 1), (3, 1)), 3: ((0, 2), (2, 1))},
+        ((0, 2, 1), (4, 2, 3), (2, 4, 3)),
+    ),
 }
 
 
 @dataclass(frozen=True)
 class Truth:
-    """The attributes of a clip, as plain words and numbers."""
+    """The attributes of a clip, as plain words and numbers; `start_in_s` is where in its piece it begins."""
 
     instrument: str
     tempo: str
-    tempo_in_bpm: int
+    tempo_in_bpm: float
     key: str
     mode: str
     drums: str
     register: str
     loudness: str
-    style: str
+    genre: str
+    artist: str
+    total_length_in_s: float
+    start_in_s: float
 
     def as_dict(self) -> dict:
         return asdict(self)
 
+    @property
+    def beat_in_frames(self) -> int:
+        return round(60 * FRAME_RATE / self.tempo_in_bpm)
+
 
 @dataclass(frozen=True)
 class Note:
-    """One event: `voice` names who plays; `pitch` is a MIDI note, or the drum's name for voice `drums`."""
+    """One event in token frames from the beginning of the piece.
+
+    `voice` is lead, chords, bass or drums; `pitch` a MIDI note or a drum's name; `vowel` what a singer sings.
+    """
 
     voice: str
-    start_in_beats: float
-    duration_in_beats: float
+    start: float
+    length: float
     pitch: int | str
-    velocity: float
+    vowel: str | None = None
+
+
+@dataclass(frozen=True)
+class Chord:
+    """A chord from `start` on, for `length` frames; `root` is a pitch class."""
+
+    start: float
+    length: float
+    root: int
+    quality: str
 
 
 @dataclass(frozen=True)
 class Score:
     truth: Truth
     notes: tuple[Note, ...]
+    chords: tuple[Chord, ...]
 
 
-def draw_truth(rng: np.random.Generator) -> Truth:
-    """Draw the attributes: the instrument first, then a style, then what suits both."""
+def draw_truth(rng: np.random.Generator, duration_in_s: float = 10.0) -> Truth:
+    """Draw every attribute by itself (a bass guitar alone is always low), and the window of the piece.
+
+    Half of the windows begin with the piece, some hold its end.
+    """
     instrument = str(rng.choice(INSTRUMENTS))
-    styles = [s for s in STYLES if not (instrument == "bass" and s == "ambient")]
-    style_name = str(rng.choice(styles))
-    style = STYLES[style_name]
-    tempo = str(rng.choice(style.tempi))
-    low, high = TEMPO_RANGES[tempo]
+    tempo = str(rng.choice(list(BEAT_IN_FRAMES)))
+    beat = int(rng.choice(BEAT_IN_FRAMES[tempo]))
+    genre = str(rng.choice(list(GENRES)))
+    drums = "none" if rng.random() < 0.5 else str(rng.choice(DRUMS[1:]))
+    bar_in_s = beat * GENRES[genre].beats_per_bar / FRAME_RATE
+    num_bars = max(round(rng.uniform(12.0, 45.0) / bar_in_s), 4)
+    total = num_bars * bar_in_s
+    where = rng.random()
+    latest = max(total - duration_in_s, 0.0)
+    start = 0.0 if where < 0.5 else rng.uniform(0.0, latest) if where < 0.8 else latest + rng.uniform(0.0, 1.5)
     return Truth(
         instrument=instrument,
         tempo=tempo,
-        tempo_in_bpm=int(rng.integers(low, high + 1)),
+        tempo_in_bpm=round(60 * FRAME_RATE / beat, 2),
         key=str(rng.choice(KEYS)),
         mode=str(rng.choice(list(MODES))),
-        drums=str(rng.choice(style.drums)),
+        drums=drums,
         register="low" if instrument == "bass" else str(rng.choice(list(REGISTER_CENTRES))),
-        loudness=str(rng.choice(list(LOUDNESS_LEVELS))),
-        style=style_name,
+        loudness=str(rng.choice(list(LOUDNESS_LEVELS), p=(0.4, 0.2, 0.4))),
+        genre=genre,
+        artist=str(rng.choice(list(ARTISTS))),
+        total_length_in_s=round(total, 2),
+        start_in_s=round(round(start * FRAME_RATE) / FRAME_RATE, 2),
     )
 
 
-def compose(truth: Truth, rng: np.random.Generator, duration_in_s: float) -> Score:
-    """Write the notes of a piece with these attributes that lasts at least `duration_in_s` seconds."""
-    style = STYLES[truth.style]
-    num_beats = duration_in_s * truth.tempo_in_bpm / 60
-    num_bars = int(np.ceil(num_beats / style.beats_per_bar))
+def compose(truth: Truth, rng: np.random.Generator) -> Score:
+    """Write the whole piece."""
+    genre, artist = GENRES[truth.genre], ARTISTS[truth.artist]
+    beat, length = truth.beat_in_frames, genre.beats_per_bar
+    num_bars = round(truth.total_length_in_s * FRAME_RATE / (beat * length))
     progression = PROGRESSIONS[truth.mode][rng.integers(len(PROGRESSIONS[truth.mode]))]
-    roots = [progression[bar % len(progression)] for bar in range(num_bars)]
-    notes = _melody(truth, style, roots, rng)
-    notes += _accompaniment(truth, style, roots)
-    notes += _bass(truth, style, roots, rng) if style.has_bass and truth.instrument != "bass" else []
-    notes += _drums(truth, style, num_bars, rng)
-    return Score(truth, tuple(note for note in notes if note.start_in_beats < num_beats))
+    tonic = KEYS.index(truth.key)
+    motif = artist.steps[rng.integers(len(artist.steps))]
+    vowels = [str(v) for v in rng.choice(VOWELS, size=8)]
+    intro = 2 if truth.tempo == "slow" else length  # beats without the lead
+    notes: list[Note] = []
+    chords: list[Chord] = []
+    num_sung = 0
+
+    def add(voice: str, bar: int, at: float, held: float, pitch: int | str, vowel: str | None = None) -> None:
+        notes.append(Note(voice, (bar * length + at) * beat, held * beat, pitch, vowel))
+
+    for bar in range(num_bars):
+        last = bar == num_bars - 1
+        above, quality = progression[0] if last else progression[bar % 4]
+        root = (tonic + above) % 12
+        chords.append(Chord(bar * length * beat, length * beat, root, quality))
+        triad = [_near(root + step, CHORD_CENTRE) for step in (0, THIRDS[quality], 7)]
+        bass = _near(root, BASS_CENTRE)
+        if last:
+            for pitch in triad:
+                add("chords", bar, 0, length, pitch)
+            if truth.instrument != "bass":
+                add("bass", bar, 0, length, bass)
+            add("lead", bar, 0, length, _near(root, _lead_centre(truth)), vowels[0])
+            if truth.drums != "none":
+                add("drums", bar, 0, 0.5, "kick")
+            continue
+        for at, held in genre.chords:
+            for pitch in triad:
+                add("chords", bar, at, held, pitch)
+        if truth.instrument != "bass":
+            for at, held in genre.bass:
+                add("bass", bar, at, held, bass)
+        if truth.drums != "none":
+            for name, beats in genre.drums.items():
+                for at in beats:
+                    add("drums", bar, at, 0.5, name)
+        for i, (at, held) in enumerate(artist.rhythms[length]):
+            if bar * length + at >= intro:
+                pitch = _melody_pitch(truth, root, quality, motif[i % len(motif)])
+                add("lead", bar, at, held, pitch, vowels[num_sung % 8])
+                num_sung += 1
+    return Score(truth, tuple(notes), tuple(chords))
 
 
-def scale_pitch(truth: Truth, degree: int) -> int:
-    """MIDI note of a scale degree (any integer) in the octave above C0 (12)."""
-    scale = MODES[truth.mode]
-    octave, step = divmod(degree, len(scale))
-    return 12 + KEYS.index(truth.key) + scale[step] + 12 * octave
+def _lead_centre(truth: Truth) -> int:
+    return BASS_LEAD_CENTRE if truth.instrument == "bass" else REGISTER_CENTRES[truth.register]
 
 
-def _nearest_degree(truth: Truth, pitch: int, among: tuple[int, ...] = tuple(range(7))) -> int:
-    """The scale degree, of the classes in `among`, whose pitch is nearest to `pitch`."""
-    candidates = [7 * octave + step for octave in range(9) for step in among]
-    return min(candidates, key=lambda degree: abs(scale_pitch(truth, degree) - pitch))
+def _near(pitch: int, centre: int) -> int:
+    """The note of this pitch class nearest to `centre` (of two, the lower one)."""
+    return centre + (pitch - centre + 5) % 12 - 5
 
 
-def _triad(root: int) -> tuple[int, int, int]:
-    return tuple((root + third) % 7 for third in (0, 2, 4))  # type: ignore[return-value]
+def _melody_pitch(truth: Truth, root: int, quality: str, step: int) -> int:
+    """The note `step` steps of the scale above the chord's root, the even steps its own notes."""
+    tonic = KEYS.index(truth.key)
+    own = {0: 0, 2: THIRDS[quality], 4: 7}
+    if step in own:
+        above = own[step]
+    else:
+        classes = sorted((tonic + degree - root) % 12 for degree in MODES[truth.mode])
+        low, high = own[step - 1], own[step + 1]
+        between = [c for c in classes if low < c < high]
+        above = between[len(between) // 2] if between else low
+    return _near(root, _lead_centre(truth) - 3) + above
 
 
-def _melody(truth: Truth, style: Style, roots: list[int], rng: np.random.Generator) -> list[Note]:
-    centre = REGISTER_CENTRES[truth.register] - (14 if truth.instrument == "bass" else 0)
-    rhythms = RHYTHMS[style.beats_per_bar]
-    busy = {"slow": rhythms, "medium": rhythms[1:], "fast": rhythms[2:]}[truth.tempo]
-    if style.accompaniment == "pad":
-        busy = rhythms[:1]
-    motif = [busy[rng.integers(len(busy))] for _ in range(2)]
-    steps = [rng.choice([-2, -1, -1, 1, 1, 2], size=8) for _ in range(2)]
-    notes, degree = [], _nearest_degree(truth, centre)
-    for bar, root in enumerate(roots):
-        start = bar * style.beats_per_bar
-        for i, duration in enumerate(motif[bar % 2]):
-            if i == 0:  # a chord tone on the first beat
-                degree = _nearest_degree(truth, (scale_pitch(truth, degree) + centre) // 2, _triad(root))
-            else:
-                degree += int(steps[bar % 2][i])
-                if abs(scale_pitch(truth, degree) - centre) > 9:
-                    degree = _nearest_degree(truth, centre)
-            velocity = 1.0 if i == 0 else 0.8
-            notes.append(Note("lead", start, duration * 0.95, scale_pitch(truth, degree), velocity))
-            start += duration
-    return notes
+def frame_truth(score: Score, duration_in_s: float) -> dict[str, np.ndarray]:
+    """What sounds in each token frame of the clip: int64 (frames,) by name.
 
-
-def _accompaniment(truth: Truth, style: Style, roots: list[int]) -> list[Note]:
-    centre = min(max(REGISTER_CENTRES[truth.register] - 12, 48), 64)
-    length = style.beats_per_bar
-    notes = []
-    for bar, root in enumerate(roots):
-        start = bar * length
-        degrees = sorted(_nearest_degree(truth, centre, (step,)) for step in _triad(root))
-        pitches = [scale_pitch(truth, degree) for degree in degrees]
-        if style.accompaniment == "block":
-            hits = [(beat, 2.0) for beat in range(0, length, 2)]
-        elif style.accompaniment == "pad":
-            hits = [(0, float(length))]
-        elif style.accompaniment == "offbeat":
-            hits = (
-                [(beat, 0.5) for beat in range(1, length)] if length == 3 else [(0.5 + b, 0.4) for b in range(length)]
-            )
+    - lead, bass: MIDI note, 0 for none; lead_onset, bass_onset, chord_onset: 1 where a note begins
+    - chord: 1 + root + 12 if minor, 0 for none
+    - drums: a bit for each of `DRUM_NAMES` where it is struck
+    - vowel: 1 + index in `VOWELS` where the lead is a voice, else 0
+    """
+    num_frames = round(duration_in_s * FRAME_RATE)
+    first = round(score.truth.start_in_s * FRAME_RATE)
+    names = ("lead", "lead_onset", "bass", "bass_onset", "chord", "chord_onset", "drums", "vowel")
+    frames = {name: np.zeros(num_frames, dtype=np.int64) for name in names}
+    for note in score.notes:
+        start, stop = int(note.start) - first, round(note.start + note.length) - first
+        if stop <= 0 or start >= num_frames:
+            continue
+        held = slice(max(start, 0), min(stop, num_frames))
+        if note.voice in ("lead", "bass"):
+            frames[note.voice][held] = note.pitch
+            if note.voice == "lead" and score.truth.instrument == "voice":
+                frames["vowel"][held] = 1 + VOWELS.index(str(note.vowel))
+        if start < 0:
+            continue
+        if note.voice == "drums":
+            frames["drums"][start] |= 1 << DRUM_NAMES.index(str(note.pitch))
         else:
-            hits = []
-        notes += [Note("chords", start + at, held, pitch, 0.45) for at, held in hits for pitch in pitches]
-        if style.accompaniment == "arpeggio":
-            order = [pitches[0], pitches[1], pitches[2], pitches[1] + 12]
-            notes += [Note("chords", start + i / 2, 0.45, order[i % 4], 0.5) for i in range(2 * length)]
-    return notes
-
-
-def _bass(truth: Truth, style: Style, roots: list[int], rng: np.random.Generator) -> list[Note]:
-    if truth.style in ("dance", "rock"):
-        hits = [(i / 2, 0.45) for i in range(2 * style.beats_per_bar)]
-    else:
-        hits = [(0, style.beats_per_bar * 0.9)] if rng.random() < 0.5 else [(0, 1.4), (style.beats_per_bar - 1, 0.9)]
-    return [
-        Note(
-            "bass", bar * style.beats_per_bar + at, held, scale_pitch(truth, _nearest_degree(truth, 38, (root,))), 0.8
-        )
-        for bar, root in enumerate(roots)
-        for at, held in hits
-    ]
-
-
-def _drums(truth: Truth, style: Style, num_bars: int, rng: np.random.Generator) -> list[Note]:
-    if truth.drums == "none":
-        return []
-    length = style.beats_per_bar
-    if truth.drums == "electronic":
-        pattern = [("kick", beat) for beat in range(length)] + [("clap", beat) for beat in range(1, length, 2)]
-        pattern += [("hat", beat + 0.5) for beat in range(length)]
-        if rng.random() < 0.5:
-            pattern += [("hat", beat + quarter) for beat in range(length) for quarter in (0.25, 0.75)]
-    elif length == 3:
-        pattern = [("kick", 0), ("snare", 1), ("snare", 2)]
-    else:
-        pattern = [("kick", 0), ("snare", 1), ("kick", 2), ("snare", 3)]
-        pattern += [("kick", 2.5)] if rng.random() < 0.5 else []
-        pattern += [("hat", i / 2) for i in range(2 * length)]
-    velocity = {"kick": 1.0, "snare": 0.8, "clap": 0.8, "hat": 0.4}
-    return [
-        Note("drums", bar * length + at, 0.25, name, velocity[name]) for bar in range(num_bars) for name, at in pattern
-    ]
+            frames[{"chords": "chord"}.get(note.voice, note.voice) + "_onset"][start] = 1
+    for chord in score.chords:
+        start, stop = int(chord.start) - first, round(chord.start + chord.length) - first
+        if stop > 0 and start < num_frames:
+            frames["chord"][max(start, 0) : stop] = 1 + chord.root + (12 if chord.quality == "minor" else 0)
+    return frames

@@ -7,17 +7,18 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from compose import DRUMS, INSTRUMENTS, KEYS, LOUDNESS_LEVELS, MODES, REGISTER_CENTRES, STYLES, TEMPO_RANGES
+from compose import ARTISTS, BEAT_IN_FRAMES, DRUMS, GENRES, INSTRUMENTS, KEYS, LOUDNESS_LEVELS, MODES, REGISTER_CENTRES
 
 ATTRIBUTE_VALUES = {
     "instrument": INSTRUMENTS,
-    "tempo": tuple(TEMPO_RANGES),
+    "tempo": tuple(BEAT_IN_FRAMES),
     "key": KEYS,
     "mode": tuple(MODES),
     "drums": DRUMS,
     "register": tuple(REGISTER_CENTRES),
     "loudness": tuple(LOUDNESS_LEVELS),
-    "style": tuple(STYLES),
+    "genre": tuple(GENRES),
+    "artist": tuple(ARTISTS),
 }
 
 

@@ -14,63 +14,56 @@ from pathlib import Path
 
 import numpy as np
 from captions import write_captions
-from compose import LOUDNESS_LEVELS, STYLES, Score, compose, draw_truth
-from instruments import VOICES, drum
+from compose import ARTISTS, FRAME_RATE, LOUDNESS_LEVELS, Score, compose, draw_truth, frame_truth
+from instruments import drum, sound_note
 from tqdm import tqdm
 
-VOICE_GAINS = {"lead": 1.0, "chords": 0.7, "bass": 0.9, "drums": 0.9}
+VOICE_GAINS = {"lead": 1.0, "chords": 0.16, "bass": 0.5}
+DRUM_GAINS = {"kick": 1.3, "snare": 1.0, "hat": 0.55}
+MIX_LEVEL_IN_DB = -9.0  # root mean square of a usual mix before its loudness is set
 SPLITS = ("train", "heldout")
 
 
-def render(score: Score, rng: np.random.Generator, duration_in_s: float, sampling_rate: int) -> np.ndarray:
-    """Sound a score. Returns float32 (samples,), within ±1, at the level that the truth's loudness names."""
+def render(score: Score, duration_in_s: float, sampling_rate: int) -> np.ndarray:
+    """Sound the clip's window of a score. Returns float32 (samples,), within ±1, at the level its loudness names."""
     truth = score.truth
     num_samples = round(duration_in_s * sampling_rate)
     mix = np.zeros(num_samples, dtype=np.float32)
-    seconds_per_beat = 60 / truth.tempo_in_bpm
-    sounded: dict[tuple, np.ndarray] = {}  # a note that comes again sounds the same
     for note in score.notes:
-        held_in_s = round(note.duration_in_beats * seconds_per_beat, 3)
-        name = {"bass": "bass", "drums": truth.drums}.get(note.voice, truth.instrument)
-        known = (name, note.pitch, held_in_s)
-        if known not in sounded:
-            if note.voice == "drums":
-                sounded[known] = drum(str(note.pitch), name, sampling_rate, rng)
-            else:
-                frequency = 440 * 2 ** ((int(note.pitch) - 69) / 12)
-                sounded[known] = VOICES[name](frequency, held_in_s, sampling_rate, rng)
-        start = round(note.start_in_beats * seconds_per_beat * sampling_rate)
-        wave = sounded[known][: num_samples - start]
-        mix[start : start + len(wave)] += np.float32(note.velocity * VOICE_GAINS[note.voice]) * wave
-    mix = _reverberate(mix, STYLES[truth.style].reverb, rng, sampling_rate)
-    return _set_level(mix, LOUDNESS_LEVELS[truth.loudness] + rng.uniform(-1.5, 1.5))
+        start = round((note.start / FRAME_RATE - truth.start_in_s) * sampling_rate)
+        if not -5 * sampling_rate < start < num_samples:
+            continue
+        if note.voice == "drums":
+            wave = drum(str(note.pitch), truth.drums, sampling_rate) * np.float32(DRUM_GAINS[str(note.pitch)])
+        else:
+            name = {"lead": truth.instrument, "bass": "bass"}.get(note.voice, ARTISTS[truth.artist].chord_instrument)
+            held_in_s = note.length / FRAME_RATE * 0.96
+            wave = sound_note(name, int(note.pitch), held_in_s, sampling_rate, note.vowel)
+            wave = wave * np.float32(VOICE_GAINS[note.voice])
+        wave = wave[max(-start, 0) : num_samples - start]
+        mix[max(start, 0) : max(start, 0) + len(wave)] += wave
+    mix *= np.float32(10 ** ((LOUDNESS_LEVELS[truth.loudness] - MIX_LEVEL_IN_DB) / 20))
+    over = np.abs(mix) > 0.7  # bent softly, so that nothing clips
+    mix[over] = np.sign(mix[over]) * (0.7 + 0.28 * np.tanh((np.abs(mix[over]) - 0.7) / 0.28))
+    return mix
 
 
-def _reverberate(dry: np.ndarray, amount: float, rng: np.random.Generator, sampling_rate: int) -> np.ndarray:
-    """Add the sound convolved with decaying noise, at `amount` of the dry level."""
-    times = np.arange(int((0.4 + 1.2 * amount) * sampling_rate)) / sampling_rate
-    room = rng.standard_normal(len(times)) * np.exp(-times * 6 / times[-1])
-    size = 1 << (len(dry) + len(room)).bit_length()
-    wet = np.fft.irfft(np.fft.rfft(dry, size) * np.fft.rfft(room, size), size)[: len(dry)]
-    scale = np.sqrt(np.mean(dry**2) / (np.mean(wet**2) + 1e-12))
-    return (dry + amount * scale * wet).astype(np.float32)
-
-
-def _set_level(audio: np.ndarray, level_in_db: float) -> np.ndarray:
-    """Scale to a root mean square in dBFS, then bend what exceeds 0.7 softly so that nothing clips."""
-    audio = audio * (10 ** (level_in_db / 20) / (np.sqrt(np.mean(audio**2)) + 1e-9))
-    over = np.abs(audio) > 0.7
-    audio[over] = np.sign(audio[over]) * (0.7 + 0.28 * np.tanh((np.abs(audio[over]) - 0.7) / 0.28))
-    return audio.astype(np.float32)
+def make_score(index: int, split: str, seed: int, duration_in_s: float) -> tuple[Score, list[dict]]:
+    """The score and the captions of the clip `index` of a split. The same for the same arguments, always."""
+    rng = np.random.default_rng([seed, SPLITS.index(split), index])
+    score = compose(draw_truth(rng, duration_in_s), rng)
+    return score, write_captions(score.truth, rng, num_captions=8, heldout=split == "heldout")
 
 
 def make_clip(index: int, split: str, seed: int, duration_in_s: float, sampling_rate: int) -> tuple[np.ndarray, dict]:
-    """The clip `index` of a split: int16 (samples,) and its record. The same for the same arguments, always."""
-    rng = np.random.default_rng([seed, SPLITS.index(split), index])
-    truth = draw_truth(rng)
-    audio = render(compose(truth, rng, duration_in_s), rng, duration_in_s, sampling_rate)
-    captions = write_captions(truth, rng, num_captions=8, heldout=split == "heldout")
-    record = {"index": index, "split": split, "truth": truth.as_dict(), "captions": captions}
+    """The clip `index` of a split: int16 (samples,) and its record. The same for the same arguments, always.
+
+    The record has `truth` (attributes), `captions` and `frames` (what sounds, 25 frames a second: `frame_truth`).
+    """
+    score, captions = make_score(index, split, seed, duration_in_s)
+    audio = render(score, duration_in_s, sampling_rate)
+    frames = {name: values.tolist() for name, values in frame_truth(score, duration_in_s).items()}
+    record = {"index": index, "split": split, "truth": score.truth.as_dict(), "captions": captions, "frames": frames}
     return np.round(audio * 32767).astype(np.int16), record
 
 
