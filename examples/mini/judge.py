@@ -36,7 +36,7 @@ from pathlib import Path
 
 LENGTH_IN_S = 10.0
 FIT_SEED, REAL_SEED, REFERENCE_SEED = 1_000_003, 1_000_033, 1_000_037
-NUM_FIT_CLIPS = 400
+NUM_FIT_CLIPS = 300
 
 
 def fit_opinions(work: Path, workers: int, num_clips: int = NUM_FIT_CLIPS):

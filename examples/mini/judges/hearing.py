@@ -324,6 +324,38 @@ def melody(audio: np.ndarray, rate: int) -> np.ndarray:
     )
 
 
+def partials(audio: np.ndarray, rate: int) -> np.ndarray:
+    """Partials of the pitch that swift-f0 finds, where it is sure: their shares in dB, and of what lies between them."""
+    size, hop, num_partials = 2048, 256, 12  # at 16 kHz; the tracker's own hop
+    audio = resampled(audio, rate, SWIFT_RATE)
+    found = _pitch_tracker().detect(audio, SWIFT_RATE)
+    frames = np.lib.stride_tricks.sliding_window_view(np.pad(audio, (size // 2, size)), size)[::hop]
+    number = min(len(frames), len(found.pitch_hz))
+    sure = np.flatnonzero(found.confidence[:number] > 0.7)[::3]
+    if len(sure) < 10:
+        return np.zeros(4 * num_partials + 2)
+    spectra = np.abs(np.fft.rfft(frames[sure] * np.hanning(size), axis=1)) ** 2
+    bins = np.arange(1, num_partials + 1) * found.pitch_hz[sure, None] * size / SWIFT_RATE
+    total = spectra.sum(axis=1, keepdims=True) + EPSILON
+    shares = []
+    for at in (bins, bins + bins[:, :1] / 2):
+        near = np.clip(np.round(at).astype(int)[..., None] + np.arange(-1, 2), 0, spectra.shape[1] - 1)
+        energy = np.take_along_axis(spectra[:, None], near, axis=2).sum(axis=2)
+        shares.append(10 * np.log10(np.where(at < size / 2, energy / total, 0) + 1e-5))
+    inside, between = shares
+    level = 10 * np.log10(total[:, 0])
+    falls = np.diff(level)[np.diff(sure) == 3]  # how the tone dies away
+    return np.concatenate(
+        [
+            np.median(inside, axis=0),
+            inside.std(axis=0),
+            np.median(between, axis=0),
+            np.mean(inside, axis=0) - np.mean(between, axis=0),
+            [np.median(falls) if len(falls) else 0.0, falls.std() if len(falls) else 0.0],
+        ]
+    )
+
+
 GROUPS: dict[str, Callable[[np.ndarray, int], np.ndarray | list[float]]] = {
     "librosa level": level,
     "librosa timbre": timbre,
@@ -335,6 +367,7 @@ GROUPS: dict[str, Callable[[np.ndarray, int], np.ndarray | list[float]]] = {
     "essentia loudness": loudness,
     "basic-pitch notes": notes,
     "swift-f0 melody": melody,
+    "swift-f0 partials": partials,
 }
 
 

@@ -17,7 +17,7 @@ from .hearing import Numbers
 
 #: share of the way from chance to no mistakes that a judge must go on real clips to be heard, and the share of the
 #: best judge's way; both are lenient: what decides is the vote
-LEAST_SKILL, LEAST_SHARE_OF_BEST = 0.3, 0.7
+LEAST_SKILL, LEAST_SHARE_OF_BEST = 0.3, 0.75
 
 _LEVELS = sorted(LOUDNESS_LEVELS, key=LOUDNESS_LEVELS.__getitem__)
 #: attribute → class → the values of the truth that belong to it. A value of no class is neither asked for nor judged.
@@ -59,7 +59,10 @@ class Opinion:
         return {name: value for name, value in self.accuracies.items() if name not in self.classifiers}
 
     def __call__(self, numbers: Sequence[Numbers]) -> list[str]:
-        """The verdict on each clip: the class with the highest mean probability; "" if nobody is heard."""
+        """The verdict on each clip: the class with the highest probability, each judge weighing what its skill is.
+
+        "" if nobody is heard.
+        """
         if not self.classifiers:
             return [""] * len(numbers)
         votes = [
@@ -67,7 +70,8 @@ class Opinion:
             for name, classifier in self.classifiers.items()
         ]
         classes = next(iter(self.classifiers.values())).classes_  # type: ignore[attr-defined]
-        return [str(name) for name in classes[np.mean(votes, axis=0).argmax(axis=1)]]
+        weights = [skill(self.accuracies[name], self.attribute) for name in self.classifiers]
+        return [str(name) for name in classes[np.average(votes, axis=0, weights=weights).argmax(axis=1)]]
 
 
 def form_opinion(attribute: str, numbers: Sequence[Numbers], values: Sequence[str], seed: int = 0) -> Opinion:

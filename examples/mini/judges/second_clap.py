@@ -12,6 +12,7 @@ import multiprocessing
 import os
 import zlib
 from collections.abc import Sequence
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -24,22 +25,28 @@ from .hearing import Clip, code_version, resampled
 
 SEED, NUM_CLIPS, NUM_CAPTIONS = 2_000_003, 1000, 8
 NUM_STEPS, BATCH_SIZE, LEARNING_RATE = 1200, 128, 2e-3
-RATE, FRAME_RATE, NUM_MELS, LENGTH_IN_S = 24_000, 50, 64, 10.0
+RATE, FRAME_RATE, FFT_SIZE, NUM_MELS, LENGTH_IN_S = 24_000, 50, 1024, 64, 10.0
 NUM_FRAMES = int(LENGTH_IN_S * FRAME_RATE)
 VOCABULARY, EMBEDDING_DIM = 4096, 64
 
 
-def log_mel(clip: Clip) -> np.ndarray:
-    """float16 (NUM_FRAMES, NUM_MELS) in tens of dB. A longer clip is cut, a shorter one is followed by silence."""
-    import librosa
+@lru_cache
+def _mel_bank() -> np.ndarray:
+    from transformers.audio_utils import mel_filter_bank
 
+    return mel_filter_bank(FFT_SIZE // 2 + 1, NUM_MELS, 30.0, RATE / 2, RATE, norm="slaney", mel_scale="slaney")
+
+
+def log_mel(clip: Clip) -> np.ndarray:
+    """float16 (NUM_FRAMES, NUM_MELS), powers of ten. A longer clip is cut, a shorter one is followed by silence."""
     audio, rate = clip.audio()
-    audio = resampled(audio, rate, RATE)[: int(LENGTH_IN_S * RATE)]
-    audio = np.pad(audio, (0, int(LENGTH_IN_S * RATE) - len(audio)))
-    power = librosa.feature.melspectrogram(
-        y=audio, sr=RATE, n_fft=1024, hop_length=RATE // FRAME_RATE, n_mels=NUM_MELS
-    )
-    return np.log10(power.T[:NUM_FRAMES] + 1e-6).astype(np.float16)
+    if rate != RATE:
+        audio = resampled(audio, rate, RATE)
+    audio = audio[: int(LENGTH_IN_S * RATE)]
+    audio = np.pad(audio, (FFT_SIZE // 2, FFT_SIZE // 2 + int(LENGTH_IN_S * RATE) - len(audio)))
+    frames = np.lib.stride_tricks.sliding_window_view(audio, FFT_SIZE)[:: RATE // FRAME_RATE][:NUM_FRAMES]
+    power = np.abs(np.fft.rfft(frames * np.hanning(FFT_SIZE).astype(np.float32), axis=1)) ** 2
+    return np.log10(power @ _mel_bank() + 1e-6).astype(np.float16)
 
 
 def fresh_clip(index: int) -> tuple[np.ndarray, dict]:

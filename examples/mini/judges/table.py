@@ -95,7 +95,7 @@ def write_markdown(verdicts: dict[str, Verdict], opinions: dict[str, Opinion], n
     lines += ["", "Who judged (accuracy on real clips that it was not fitted on); left out for failing there:", ""]
     for attribute, opinion in opinions.items():
         heard = ", ".join(f"{name} ({opinion.accuracies[name]:.0%})" for name in opinion.classifiers) or "nobody"
-        out = ", ".join(f"{name} ({share:.0%})" for name, share in opinion.left_out.items()) or "nobody"
+        out = ", ".join(opinion.left_out) or "nobody"
         lines.append(f"- {attribute}: {heard}; left out: {out}")
     return "\n".join(lines)
 
