@@ -30,7 +30,11 @@ PROGRESSIONS = {
 }
 THIRDS = {"major": 4, "minor": 3}
 INSTRUMENTS = ("piano", "organ", "strings", "flute", "bells", "guitar", "synth", "brass", "bass", "voice")
-BEAT_IN_FRAMES = {"slow": (20, 22, 24), "medium": (13, 14), "fast": (9, 10)}  # 75 … 62, 115 and 107, 167 and 150 a minute
+BEAT_IN_FRAMES = {
+    "slow": (20, 22, 24),
+    "medium": (13, 14),
+    "fast": (9, 10),
+}  # 75 … 62, 115 and 107, 167 and 150 a minute
 REGISTER_CENTRES = {"low": 50, "high": 77}  # MIDI note about which the melody moves
 BASS_LEAD_CENTRE, BASS_CENTRE, CHORD_CENTRE = 40, 38, 62
 LOUDNESS_LEVELS = {"quiet": -32.0, "medium": -22.0, "loud": -13.0}  # dBFS, about the root mean square of the clip
@@ -50,9 +54,7 @@ class Genre:
 
 
 GENRES = {
-    "ballad": Genre(
-        4, ((0, 2), (2, 2)), ((0, 2), (2, 2)), {"kick": (0, 2.5), "snare": (2,), "hat": (0, 1, 2, 3)}
-    ),
+    "ballad": Genre(4, ((0, 2), (2, 2)), ((0, 2), (2, 2)), {"kick": (0, 2.5), "snare": (2,), "hat": (0, 1, 2, 3)}),
     "waltz": Genre(3, ((0, 1),), ((1, 0.5), (2, 0.5)), {"kick": (0,), "snare": (1, 2), "hat": (0, 1, 2)}),
     "dance": Genre(
         4,

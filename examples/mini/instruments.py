@@ -89,7 +89,9 @@ def brass(frequency: float, sampling_rate: int) -> np.ndarray:
     for n in range(1, 19):
         if frequency * n < 0.45 * sampling_rate:
             level = 1 / (1 + ((frequency * n - 1100) / 800) ** 2) + 0.03
-            total += level * np.minimum(times / (0.03 + 0.012 * n), 1) * np.sin(2 * np.pi * frequency * n * times + n * n)
+            total += (
+                level * np.minimum(times / (0.03 + 0.012 * n), 1) * np.sin(2 * np.pi * frequency * n * times + n * n)
+            )
     return 0.35 * total
 
 
