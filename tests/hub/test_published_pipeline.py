@@ -10,7 +10,7 @@ from diffusers import DiffusionPipeline
 from huggingface_hub import HfApi, ModelCard
 
 import open_musiclm
-from open_musiclm import MusicLMPipeline
+from open_musiclm import MusicLMPipeline, SemanticQuantizer, SemanticQuantizerConfig
 from open_musiclm.hub import components
 
 OWN = {
@@ -218,3 +218,20 @@ def test_saving_again_what_plain_diffusers_loaded(pipeline_folder, tmp_path):
     loaded.save_pretrained(tmp_path)
     first, second = (json.loads((folder / "model_index.json").read_text()) for folder in (pipeline_folder, tmp_path))
     assert {**first, "_name_or_path": None} == {**second, "_name_or_path": None}
+
+
+def test_a_licence_can_be_said_and_is_kept_within_what_the_parts_allow(hub, token, pipe):
+    pipe.push_to_hub("someone/tiny", token=token, license="cc-by-4.0")
+    assert "license: cc-by-4.0" in hub.files("someone/tiny")["README.md"].decode()
+    pipe.push_to_hub("someone/tiny", token=token, license="apache-2.0")  # also in the card that is there
+    card = hub.files("someone/tiny")["README.md"].decode()
+    assert "license: apache-2.0" in card
+    assert "cc-by-4.0" not in card
+    pipe.coarse_model.push_to_hub("someone/coarse", token=token, license="mit")
+    assert "license: mit" in hub.files("someone/coarse")["README.md"].decode()
+    quantizer = SemanticQuantizer(SemanticQuantizerConfig(codebook_size=4, feature_dim=4, semantic_encoder="m-a-p/MERT-v0"))
+    with pytest.raises(ValueError, match="'mit' is wider than that of this part"):
+        quantizer.push_to_hub("someone/quantizer", token=token, license="mit")
+    assert "someone/quantizer" not in hub.repos
+    quantizer.push_to_hub("someone/quantizer", token=token, license="cc-by-nc-sa-4.0")
+    assert "license: cc-by-nc-sa-4.0" in hub.files("someone/quantizer")["README.md"].decode()

@@ -13,6 +13,8 @@ from pathlib import Path
 
 import pytest
 import torch
+from diffusers import DiffusionPipeline
+from huggingface_hub import ModelCard
 from music import music_pipeline, write_music
 from safetensors.torch import load_file
 from small_disk import small_disk
@@ -299,6 +301,60 @@ def test_a_tuned_pipeline_is_the_old_one_with_another_stage(clips, pipeline_fold
     output = tmp_path / "song.wav"
     assert main(["generate", "a slow melody", "-d", "1", "-o", str(output), "--model", str(tmp_path / "tuned")]) == 0
     assert output.is_file()
+
+
+@pytest.mark.parametrize("more", [(), ("--lora", "4")], ids=["weights", "adapters"])
+def test_what_is_left_can_be_published_as_it_is(clips, pipeline_folder, tmp_path, more):
+    """A card that names base, data and licence, and our own loader files; of a stranger's code nothing."""
+    base = tmp_path / "base"
+    shutil.copytree(pipeline_folder, base)
+    for place in ("pipeline.py", "helpers.py", "coarse_model/open_musiclm.py", "codec/evil.py"):
+        (base / place).write_text("raise SystemExit('a stranger wrote this')")
+    (base / "LICENSE.txt").write_text("as you like")
+    (base / "other").mkdir()
+    output = tmp_path / "tuned"
+    assert main(train(clips, output, "--from", base, "--license", "cc-by-4.0", *more, steps=2)) == 0
+    assert not [path for path in output.rglob("*.py") if "stranger" in path.read_text()]
+    there = {path.name for path in output.iterdir()}
+    parts = {path.parent.name for path in base.glob("*/*.json")}
+    left = {"README.md", "LICENSE.txt", "model_index.json", "pipeline.py", "training", "training.json"}
+    assert there - {"adapter"} == left | parts
+    own = {path.parent.name for path in output.glob("*/open_musiclm.py")}
+    assert own == {path.parent.name for path in pipeline_folder.glob("*/open_musiclm.py")}
+
+    card = ModelCard.load(output / "README.md")
+    assert card.data.license == "cc-by-4.0"
+    assert card.data.library_name == "diffusers"
+    assert "fine-tuned from base" in card.text
+    assert f"- {clips.name}, 12 files" in card.text
+    assert str(tmp_path) not in card.content
+    loaded = DiffusionPipeline.from_pretrained(output, trust_remote_code=True)
+    assert type(loaded) is MusicLMPipeline
+    # a training of that one names both data sets
+    again = train(clips, tmp_path / "again", "--from", output, "--evaluation-tokens", clips, "--hold-out", 0, steps=1)
+    assert main(again) == 0
+    assert "fine-tuned from tuned" in (tmp_path / "again" / "README.md").read_text()
+
+
+def test_links_out_of_a_pipeline_are_not_followed(clips, pipeline_folder, tmp_path, capsys):
+    base = tmp_path / "base"
+    shutil.copytree(pipeline_folder, base)
+    (tmp_path / "secret").write_text("mine")
+    (base / "codec" / "notes.json").symlink_to(tmp_path / "secret")
+    assert main(train(clips, tmp_path / "tuned", "--from", base, steps=1)) == 1
+    assert "is a link out of the pipeline" in capsys.readouterr().err
+    assert not list((tmp_path / "tuned").rglob("notes.json"))
+    # those of the Hub's cache point to the files beside a snapshot
+    cache = tmp_path / "models--me--base"
+    shutil.copytree(pipeline_folder, cache / "snapshots" / "abc")
+    (cache / "blobs").mkdir()
+    for number, path in enumerate(sorted((cache / "snapshots" / "abc" / "codec").iterdir())):
+        path.rename(cache / "blobs" / str(number))
+        path.symlink_to(cache / "blobs" / str(number))
+    assert main(train(clips, tmp_path / "other", "--from", cache / "snapshots" / "abc", steps=1)) == 0
+    weights_file = tmp_path / "other" / "codec" / "model.safetensors"
+    assert weights_file.is_file()
+    assert not weights_file.is_symlink()
 
 
 def test_a_fresh_stage_records_the_codebooks(clips, tmp_path):

@@ -91,6 +91,7 @@ def add_parser(subparsers) -> None:
     watch.add_argument(
         "--prompts-every", type=int, metavar="STEPS", help="a multiple of --evaluate-every (default: at each)"
     )
+    parser.add_argument("--license", metavar="NAME", help="for the model card, as the Hub names it: apache-2.0")
     watch.add_argument("--best", choices=("last", "loss", "clap"), default="last", help="which checkpoint to keep")
     parser.set_defaults(run=run)
 
@@ -162,6 +163,7 @@ def run(args: argparse.Namespace) -> int:
         num_workers=args.num_workers,
         check_codebooks=not args.no_codebook_check,
         streaming=args.streaming,
+        license=args.license,
         arguments=parse_settings(args.set),
     )
     from ..training.train_stage import train_stage

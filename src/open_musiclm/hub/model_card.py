@@ -48,12 +48,17 @@ class Part:
         recorded, loaded = getattr(self.config, "source", None), getattr(self.config, "_name_or_path", "")
         if recorded:
             return recorded
-        return loaded if _is_hub_id(loaded) and not Path(loaded).exists() else None
+        return loaded if is_hub_id(loaded) and not Path(loaded).exists() else None
 
     @property
     def encoder(self) -> str | None:
         """The semantic encoder on whose tokens a stage was trained, or on whose features a quantizer was fitted."""
         return getattr(self.config, "semantic_encoder", None)
+
+    @property
+    def fine_tuned_from(self) -> str | None:
+        """What a training of it started from."""
+        return getattr(self.config, "fine_tuned_from", None)
 
     @property
     def licence(self) -> str | None:
@@ -66,6 +71,8 @@ class Part:
     @property
     def origin(self) -> str | None:
         """Where it comes from, in words."""
+        if self.fine_tuned_from:
+            return f"fine-tuned from {self.fine_tuned_from}"
         if self.source:
             return self.source
         return f"trained on tokens of {self.encoder}" if self.encoder else None
@@ -92,32 +99,41 @@ class Part:
         return self.class_name
 
 
-def card_of_components(components: Mapping[str, Any], repo_id: str) -> ModelCard:
+def card_of_components(components: Mapping[str, Any], repo_id: str, license: str | None = None) -> ModelCard:
     """The card of a pipeline's components by name, or of a single model under the name ""."""
     parts = [
         Part(name, type(model).__name__, model.config, model.num_parameters(), getattr(model, "fingerprint", None))
         for name, model in components.items()
         if hasattr(model, "num_parameters")
     ]
-    return model_card(parts, repo_id)
+    return model_card(parts, repo_id, license)
 
 
-def model_card(parts: Sequence[Part], repo_id: str) -> ModelCard:
+def model_card(parts: Sequence[Part], repo_id: str, license: str | None = None) -> ModelCard:
     """The card of these parts.
 
     Its licence is the narrowest of the parts' known ones, and "other" while the publisher has not said which.
+
+    Args:
+        license: what the publisher says, as the Hub names licences (`"apache-2.0"`).
+
+    Raises:
+        ValueError: a part is licensed for non-commercial use only, and this licence is not.
     """
     names = {part.name for part in parts}
     stages = [part for part in parts if part.streams]
     is_pipeline = names.issuperset(PIPELINE_PARTS) and bool(stages)
     datasets = _unique(data for part in parts for data in getattr(part.config, "training_data", None) or ())
-    licence, licence_note = _overall_licence(parts)
+    licence, licence_note = _overall_licence(parts, license)
     data = ModelCardData(
         library_name="diffusers" if is_pipeline else "transformers",
         pipeline_tag="text-to-audio",
         license=licence,
-        base_model=_unique(part.source for part in parts if part.source and _is_hub_id(part.source)) or None,
-        datasets=[name for name in datasets if _is_hub_id(name)] or None,
+        base_model=_unique(
+            origin for part in parts for origin in (part.fine_tuned_from, part.source) if origin and is_hub_id(origin)
+        )
+        or None,
+        datasets=[name for name in datasets if is_hub_id(name)] or None,
         tags=["open-musiclm", "music", "text-to-music", "audio"],
     )
     return ModelCard.from_template(
@@ -219,16 +235,23 @@ def _codebook_row(stream: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _overall_licence(parts: Sequence[Part]) -> tuple[str, str]:
+def _overall_licence(parts: Sequence[Part], license: str | None = None) -> tuple[str, str]:
     """The licence for the card's metadata, and what to say about it."""
     restricted = [part for part in parts if part.licence and "-nc" in part.licence]
     if restricted:
         names = ", ".join(f"{part.name or 'this part'} ({part.origin})" for part in restricted)
-        return NON_COMMERCIAL, (
+        if license is not None and "-nc" not in license:
+            raise ValueError(
+                f"The licence {license!r} is wider than that of {names}, for non-commercial use only; leave `license` out, "
+                f"or pass {NON_COMMERCIAL!r}."
+            )
+        return license or NON_COMMERCIAL, (
             f"Licensed for non-commercial use only: {names}. This card treats what contains such a part, or was trained on "
             "its tokens, the same way, so the whole model is for non-commercial use. With another semantic encoder, and "
             "stages trained on its tokens, that would not follow."
         )
+    if license is not None:
+        return license, "The licence above is what the publisher states. The frozen parts keep theirs."
     stated = _unique(part.licence for part in parts if getattr(part.config, "license", None))
     if len(stated) == 1:
         return stated[0], "The licence above is what the publisher of the stages states."
@@ -238,7 +261,7 @@ def _overall_licence(parts: Sequence[Part]) -> tuple[str, str]:
     )
 
 
-def _is_hub_id(name: str | None) -> bool:
+def is_hub_id(name: str | None) -> bool:
     return re.fullmatch(r"[\w.-]+/[\w.-]+", name or "") is not None
 
 

@@ -15,6 +15,7 @@ from __future__ import annotations
 import json
 import tempfile
 from collections.abc import Iterable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -59,9 +60,19 @@ def write_loader_files(folder: str | Path, own_components: Iterable[str]) -> Non
     folder = Path(folder)
     index_file = folder / "model_index.json"
     index = json.loads(index_file.read_text(encoding="utf-8"))
-    index = {name: value for name, value in index.items() if value != [None, None]}  # slots that hold nothing
+    index_file.write_text(loader_index(index), encoding="utf-8")
+    write_code_files(folder, own_components)
+
+
+def loader_index(index: dict[str, Any]) -> str:
+    """The content of a `model_index.json` with the pipeline's class in it, and without slots that hold nothing."""
+    index = {name: value for name, value in index.items() if value != [None, None]}
     index["_class_name"] = [Path(PIPELINE_FILE).stem, "MusicLMPipeline"]
-    index_file.write_text(json.dumps(index, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+    return json.dumps(index, indent=2, sort_keys=True) + "\n"
+
+
+def write_code_files(folder: Path, own_components: Iterable[str]) -> None:
+    """The files beside `model_index.json` and the components of this package that point plain diffusers to it."""
     (folder / PIPELINE_FILE).write_text(_PIPELINE_SOURCE, encoding="utf-8")
     for component in own_components:
         (folder / component / f"{LIBRARY}.py").write_text(_COMPONENT_SOURCE, encoding="utf-8")
@@ -114,13 +125,11 @@ class PublishedPipeline(DiffusionPipeline):
         max_shard_size: int | str | None = None,
         **upload_kwargs: Any,
     ) -> CommitInfo:
-        """Uploads the whole pipeline to the Hub; see [`upload`] for the other arguments."""
+        """Uploads the whole pipeline to the Hub; see [`upload`] for the other arguments (`license`, …)."""
         upload_kwargs |= {"commit_message": commit_message, "private": private, "token": token, "create_pr": create_pr}
         with tempfile.TemporaryDirectory() as scratch:
             self.save_pretrained(scratch, safe_serialization, variant, max_shard_size)
-            return upload(
-                Path(scratch), repo_id, lambda repo: card_of_components(self.components, repo), **upload_kwargs
-            )
+            return upload(Path(scratch), repo_id, partial(card_of_components, self.components), **upload_kwargs)
 
     @classmethod
     def download(cls, pretrained_model_name, **kwargs):

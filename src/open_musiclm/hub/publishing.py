@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +18,9 @@ CARD_FILE = "README.md"
 def upload(
     folder: Path,
     repo_id: str,
-    card: Callable[[str], ModelCard],
+    card: Callable[..., ModelCard],
     *,
+    license: str | None = None,
     commit_message: str | None = None,
     commit_description: str | None = None,
     private: bool | None = None,
@@ -34,18 +36,26 @@ def upload(
     Args:
         folder: What to upload.
         repo_id: The repository; without a namespace, one of the token's owner.
-        card: Repository id → its model card, for a repository without a README.md; one that is there is kept.
+        card: Repository id (and `license=`) → its model card, for a repository without a README.md; one that is there is
+            kept.
+        license: What the card says, as the Hub names licences (`"apache-2.0"`), also in a card that is there.
         commit_message, commit_description, private, token, revision, create_pr: As `HfApi.create_repo` and
             `HfApi.upload_folder`. A `revision` that does not exist becomes a branch.
         ignore_patterns: Files of the folder that stay here.
     """
+    said = {} if license is None else {"license": license}
+    card(repo_id, **said)  # before anything is made on the Hub: it may refuse the licence
     api = HfApi(token=token)
     repo_id = api.create_repo(repo_id, private=private, exist_ok=True).repo_id
     if revision is not None and not revision.startswith("refs/"):
         api.create_branch(repo_id, branch=revision, exist_ok=True)
     has_card = api.file_exists(repo_id, CARD_FILE, revision=revision)
     if not has_card:
-        card(repo_id).save(folder / CARD_FILE)
+        card(repo_id, **said).save(folder / CARD_FILE)
+    elif license is not None:
+        there = ModelCard.load(api.hf_hub_download(repo_id, CARD_FILE, revision=revision))
+        there.data.license = license
+        there.save(folder / CARD_FILE)
     return api.upload_folder(
         repo_id=repo_id,
         folder_path=folder,
@@ -53,7 +63,7 @@ def upload(
         commit_description=commit_description,
         revision=revision,
         create_pr=create_pr,
-        ignore_patterns=[*ignore_patterns, *([CARD_FILE] if has_card else [])],
+        ignore_patterns=[*ignore_patterns, *([CARD_FILE] if has_card and license is None else [])],
     )
 
 
@@ -70,4 +80,4 @@ class PublishedModel:
         """
         with tempfile.TemporaryDirectory() as scratch:
             self.save_pretrained(scratch, max_shard_size=max_shard_size, variant=variant)  # type: ignore[attr-defined]
-            return upload(Path(scratch), repo_id, lambda repo: card_of_components({"": self}, repo), **upload_kwargs)
+            return upload(Path(scratch), repo_id, partial(card_of_components, {"": self}), **upload_kwargs)

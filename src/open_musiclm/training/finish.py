@@ -11,6 +11,9 @@ from typing import Any
 from transformers import Trainer
 
 from ..data.records import TokenRecord, write_whole
+from ..hub.model_card import card_of_components, is_hub_id, model_card, parts_of_folder
+from ..hub.pipelines import LIBRARY, loader_index, write_code_files
+from ..hub.publishing import CARD_FILE
 from .base_stage import load_base, stage_component
 from .lora import load_lora, merge_lora, save_lora
 from .plan import TrainingPlan
@@ -40,9 +43,11 @@ def finish_run(
             place(lambda folder: save_lora(model, folder, weights), output / "adapter")
             base, _ = load_base(plan.stage, plan.base, plan.revision, **plan.config)
             model, weights = merge_lora(load_lora(base, output / "adapter")), None
+        record_origin(plan, record, model.config)
         save = lambda folder: model.save_pretrained(folder, state_dict=weights)  # noqa: E731
         if pipeline_folder is None:
             place(save, output / "stage")
+            card_of_components({"": model}, "stage").save(output / "stage" / CARD_FILE)
         else:
             copy_pipeline(pipeline_folder, output, stage_component(pipeline_folder, plan.stage), save)
         write_whole(
@@ -50,6 +55,21 @@ def finish_run(
         )
     trainer.accelerator.wait_for_everyone()
     return json.loads((output / SUMMARY_FILE).read_text(encoding="utf-8"))
+
+
+def record_origin(plan: TrainingPlan, record: TokenRecord, config: Any) -> None:
+    """Write into the stage's config what its card is to say: the data, what it started from, the licence."""
+    num_files = record.files.get("num_files")
+    data = plan.tokens if on_hub(plan.tokens) else f"{Path(plan.tokens).resolve().name}, {num_files} files"
+    config.training_data = [*dict.fromkeys([*(getattr(config, "training_data", None) or []), data])]
+    if plan.base is not None:
+        config.fine_tuned_from = plan.base if on_hub(plan.base) else Path(plan.base).resolve().name
+    if plan.license is not None:
+        config.license = plan.license
+
+
+def on_hub(name: str) -> bool:
+    return is_hub_id(name) and not Path(name).exists()
 
 
 def summarize(
@@ -81,20 +101,38 @@ def place(save: Any, folder: Path) -> None:
 
 
 def copy_pipeline(source: Path, output: Path, component: str, save: Any) -> None:
-    """A copy of a pipeline with another stage in it; `model_index.json`, which makes it one, is written last."""
-    index = output / "model_index.json"
-    for part in sorted(source.iterdir()):
-        if part.name.startswith(".") or part.name in (
-            "model_index.json",
-            SUMMARY_FILE,
-            "training",
-            "samples",
-            "adapter",
-        ):
-            continue
-        if part.is_dir() and part.name != component and not (output / part.name).exists():
-            place(lambda folder, part=part: shutil.copytree(part, folder), output / part.name)
-        elif part.is_file() and (part.suffix in (".py", ".txt") or part.name.startswith("LICENSE")):
-            shutil.copyfile(part, output / part.name)
+    """A copy of a pipeline with another stage in it, to be published as it is: loader files and a card of its own.
+
+    Of the source only its components' files and its licence are taken, no code. `model_index.json`, which makes it a
+    pipeline, is written last.
+
+    Raises:
+        ValueError: a link in the source points out of it.
+    """
+    index = json.loads((source / "model_index.json").read_text(encoding="utf-8"))
+    slots = {name: value for name, value in index.items() if isinstance(value, list) and None not in value}
+    components = [name for name in slots if not name.startswith("_") and (source / name).is_dir()]
+    for name in components:
+        check_links(source, source / name)
+        if name != component and not (output / name).exists():
+            copy = lambda folder, name=name: shutil.copytree(  # noqa: E731
+                source / name, folder, ignore=shutil.ignore_patterns("*.py", "*.pyc", "__pycache__")
+            )
+            place(copy, output / name)
+    for path in source.glob("LICENSE*"):
+        check_links(source, path)
+        shutil.copyfile(path, output / path.name)
     place(save, output / component)
-    write_whole(index, (source / "model_index.json").read_bytes())
+    write_code_files(output, [name for name in components if slots[name][0] == LIBRARY])
+    write_whole(output / CARD_FILE, str(model_card(parts_of_folder(output), output.resolve().name)))
+    write_whole(output / "model_index.json", loader_index(index))
+
+
+def check_links(source: Path, part: Path) -> None:
+    """Refuse links that point out of a pipeline; a snapshot of the Hub's cache has links to the files beside it."""
+    home = source.resolve()
+    if home.parent.name == "snapshots":
+        home = home.parents[1]
+    for path in (part, *part.rglob("*")):
+        if path.is_symlink() and not path.resolve().is_relative_to(home):
+            raise ValueError(f"{str(path)!r} is a link out of the pipeline {str(source)!r}; it is not followed.")

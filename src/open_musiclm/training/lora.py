@@ -111,7 +111,7 @@ def push_lora(adapter: Any, repo_id: str, **upload_kwargs: Any) -> Any:
 
     Args:
         adapter: a folder made by `save_lora` (or by `open-musiclm train --lora`, its `adapter`), or the model.
-        upload_kwargs: `private`, `token`, `revision`, … as of [`open_musiclm.hub.publishing.upload`].
+        upload_kwargs: `license`, `private`, `token`, `revision`, … as of [`open_musiclm.hub.publishing.upload`].
 
     Returns:
         The commit.
@@ -124,7 +124,14 @@ def push_lora(adapter: Any, repo_id: str, **upload_kwargs: Any) -> Any:
             shutil.copytree(adapter, folder)
         else:
             save_lora(adapter, folder)
-        return upload(folder, repo_id, lambda repo: ModelCard.load(folder / "README.md"), **upload_kwargs)
+        return upload(folder, repo_id, lambda repo, **said: _card(folder, **said), **upload_kwargs)
+
+
+def _card(folder: Path, license: str | None = None) -> ModelCard:
+    card = ModelCard.load(folder / "README.md")
+    if license is not None:
+        card.data.license = license
+    return card
 
 
 def load_lora(stage: Any, *adapters: str | os.PathLike, weights: Sequence[float] | None = None) -> Any:

@@ -23,7 +23,7 @@ RUN_FILE = "run.json"
 OWN_ARGUMENTS = {"output_dir", "max_steps", "num_train_epochs", "resume_from_checkpoint", "remove_unused_columns"}
 #: may differ when a run is taken up again: they change how long and how it is watched, not what a step does
 FREE = ("steps", "evaluate_every", "save_every", "log_every", "keep_checkpoints", "best", "prompts",
-        "prompt_length_in_s", "prompts_every", "output", "device", "num_workers")  # fmt: skip
+        "prompt_length_in_s", "prompts_every", "output", "device", "num_workers", "license")  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -48,6 +48,7 @@ class TrainingPlan:
         precision: `"fp32"`, `"bf16"` or `"fp16"` (mixed).
         check_codebooks: refuse tokens of another codebook.
         streaming: read the tokens as a stream.
+        license: of the trained stage, for its model card, as the Hub names licences.
         arguments: further `TrainingArguments`, as they are (FSDP, a tracker, …).
     """
 
@@ -81,6 +82,7 @@ class TrainingPlan:
     num_workers: int = 0
     check_codebooks: bool = True
     streaming: bool = False
+    license: str | None = None
     arguments: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
