@@ -229,7 +229,9 @@ def test_a_licence_can_be_said_and_is_kept_within_what_the_parts_allow(hub, toke
     assert "cc-by-4.0" not in card
     pipe.coarse_model.push_to_hub("someone/coarse", token=token, license="mit")
     assert "license: mit" in hub.files("someone/coarse")["README.md"].decode()
-    quantizer = SemanticQuantizer(SemanticQuantizerConfig(codebook_size=4, feature_dim=4, semantic_encoder="m-a-p/MERT-v0"))
+    quantizer = SemanticQuantizer(
+        SemanticQuantizerConfig(codebook_size=4, feature_dim=4, semantic_encoder="m-a-p/MERT-v0")
+    )
     with pytest.raises(ValueError, match="'mit' is wider than that of this part"):
         quantizer.push_to_hub("someone/quantizer", token=token, license="mit")
     assert "someone/quantizer" not in hub.repos
