@@ -1,5 +1,6 @@
 import math
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -38,6 +39,28 @@ def test_dots_stand_where_the_figures_are():
     drawn = line_plot([MetricResult("FAD∞", "a", 1.0, False, 20, settings=line)], {})
     assert "∞" in drawn
     assert drawn.count("<circle") == 3
+
+
+def test_ticks_of_one_over_n_are_where_they_say():
+    line = {"sizes": [2, 3, 10], "distances": [2.0, 1.5, 1.1], "slope": 2.0}
+    drawn = line_plot([MetricResult("FAD∞", "a", 1.0, False, 20, settings=line)], {})
+    ticks = dict(re.findall(r'<text x="([\d.]+)" y="[\d.]+" text-anchor="middle">(∞|1/\d+)<', drawn))
+    places = {name: float(place) for place, name in ticks.items()}
+    assert len(places) == len(ticks) >= 3  # no name stands twice
+    start, end = places.pop("∞"), places["1/2"]
+    for name, place in places.items():
+        assert place == pytest.approx(start + (end - start) * 2 / int(name[2:]), abs=0.2)
+
+
+def test_zeros_have_an_axis_that_can_be_read():
+    results = [MetricResult("KAD", name, 0.0, False, 10) for name in "ab"]
+    for drawn in (
+        interval_plot(results, {}),
+        strip_plot([replace(r, per_clip=(0.0, 0.0), clip_ids=("p", "q")) for r in results], {}),
+    ):
+        labels = re.findall(r'text-anchor="middle">([^<]+)<', drawn)
+        assert len(labels) == len(set(labels)) >= 3
+        assert {float(label) for label in labels} >= {-0.4, 0.0, 0.4}
 
 
 def test_numbers():

@@ -25,7 +25,7 @@ def test_csv(tmp_path):
         encoding="utf-8",
     )
     prompts, skipped = read_prompts(str(file))
-    assert prompts[0] == Prompt("x_1", "calm, slow", "one.wav", 90.0, Key(9, "minor"))
+    assert prompts[0] == Prompt("x_1", "calm, slow", "clips/one.wav", 90.0, Key(9, "minor"))
     assert prompts[1] == Prompt("two", "second", "two.flac")
     assert skipped[0].why == "its id 'x_1' was used before"
 
@@ -48,13 +48,29 @@ def test_json_lines_and_musiccaps_columns(tmp_path):
         ("a.pdf", "x", "ends in '.pdf'"),
         ("a.txt", b"caf\xe9\n", "a.txt' is not UTF-8 .byte 3"),
         ("a.csv", b"prompt\ncaf\xe9\n", "a.csv' is not UTF-8"),
-        ("a.csv", "prompt\n" + "x" * 200_000, "a.csv' is no CSV: field larger"),
+        ("a.csv", "prompt\n" + "x" * 200_000, "a.csv' cannot be read as a table: field larger"),
     ],
 )
 def test_bad_files(tmp_path, name, content, said):
     (tmp_path / name).write_bytes(content if isinstance(content, bytes) else content.encode())
     with pytest.raises(ValueError, match=said):
         read_prompts(str(tmp_path / name))
+
+
+def test_commas_spaces_and_case_of_a_table(tmp_path):
+    file = tmp_path / "p.csv"
+    file.write_text('ID, Prompt , Reference\na, "slow, sad", album/one.wav\n')
+    (prompt,), _ = read_prompts(str(file))
+    assert (prompt.id, prompt.text, prompt.reference) == ("a", "slow, sad", "album/one.wav")
+    file.write_text("id,prompt\na,slow, sad\n")
+    with pytest.raises(ValueError, match=r"Line 2 .*3 fields.*quotes"):
+        read_prompts(str(file))
+
+
+def test_halves_of_characters_can_be_written(tmp_path):
+    (tmp_path / "p.jsonl").write_text('{"prompt": "a \\ud800 piano"}\n')
+    (prompt,), _ = read_prompts(str(tmp_path / "p.jsonl"))
+    assert prompt.text.encode() == b"a ? piano"
 
 
 def test_missing_file(tmp_path):

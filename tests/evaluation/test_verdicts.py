@@ -2,7 +2,7 @@ import pytest
 
 from open_musiclm.evaluation.comparisons import Comparison, adjust, compare_distances
 from open_musiclm.evaluation.records import Interval, MetricResult
-from open_musiclm.evaluation.verdicts import judge, rank
+from open_musiclm.evaluation.verdicts import judge, rank, unfit_clap
 
 HIGHER = {"CLAP score": True, "FAD": False, "KAD": False, "Diversity": None}
 
@@ -98,3 +98,12 @@ def test_many_systems_can_still_be_told_apart():
     others = [compared("FAD", "c", str(i), None, 0.9) for i in range(pairs - 1)]
     assert found.p_value * pairs < 0.05
     assert adjust([found, *others])[0].adjusted_p_value < 0.05
+
+
+def test_a_clap_that_prefers_noise_is_called_unfit():
+    scores = results(CLAP_score={"base": 0.1, "held-out": 0.2, "noise": 0.3})
+    assert "unfit" in unfit_clap(scores, "noise", {"held-out": 0.2, "its own reference clips": 0.31})
+    assert "white noise (0.300) no lower than held-out (0.200)" in unfit_clap(scores, "noise", {"held-out": 0.2})
+    assert unfit_clap(scores, "noise", {"held-out": 0.4}) is None
+    assert unfit_clap(scores, "noise", {}) is None
+    assert unfit_clap(scores, None, {"held-out": 0.2}) is None

@@ -28,6 +28,10 @@ A run that was interrupted goes on where it stopped: the audio and the embedding
 """
 
 
+#: lines of one kind on the screen; all of them are in report.json
+MOST_LINES = 20
+
+
 def add_parser(subparsers) -> None:
     parser = subparsers.add_parser(
         "evaluate",
@@ -138,12 +142,18 @@ def _evaluate(args: argparse.Namespace) -> int:
     for result in evaluation.results:
         interval = f" ({result.interval.low:.4g} to {result.interval.high:.4g})" if result.interval else ""
         marks = " *" if result.warnings else ""
-        print(f"{result.metric:18} {result.system:36} {result.value:10.4g}{interval}{marks}")
+        value = f"{result.value:10.4g}" if math.isfinite(result.value) else f"{'–':>10}"
+        print(f"{result.metric:18} {result.system:36} {value}{interval}{marks}")
     warnings = dict.fromkeys(warning for result in evaluation.results for warning in result.warnings)
     for warning in warnings:
         print(f"* {warning}")
-    for skipped in evaluation.skipped:
-        print(f"skipped {skipped.what}: {skipped.why}")
+    for found, told in (("skipped", evaluation.skipped), ("without a partner:", evaluation.unmatched)):
+        for each in told[:MOST_LINES]:
+            print(f"{found} {each.what}: {each.why}")
+        if len(told) > MOST_LINES:
+            print(f"… and {len(told) - MOST_LINES} more, in {record}")
+    for caution in evaluation.cautions:
+        print(caution)
     for verdict in evaluation.verdicts:
         print(verdict)
     print(f"{page}\n{record}")

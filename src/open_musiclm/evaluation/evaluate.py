@@ -27,18 +27,18 @@ from .measurements.distances import measure_distances
 from .measurements.levels import measure_levels_of_systems
 from .measurements.measured import Context, MeasuredSystem
 from .measurements.pairs import measure_chroma, measure_divergence, measure_key, measure_tempo
-from .measurements.text import measure_diversity, measure_text
+from .measurements.text import METRIC, measure_diversity, measure_text, reference_score
+from .notices import NOISE, notices_of, unmatched
 from .presets import Preset, get_preset
 from .prompts import Prompt, Skipped, read_prompts
 from .records import MetricResult, plain
 from .systems.synthesis import Synthesis, synthesize
 from .systems.system import FolderSystem, MusicLMSystem, System, has_own_clap, kind_of_system, load_system, system_name
-from .verdicts import Ranking, Verdict, judge, rank
+from .verdicts import Ranking, Verdict, judge, rank, unfit_clap
 
 __all__ = ["Evaluation", "EvaluationSettings", "evaluate_systems"]
 
 DEFAULT_CLAP = "laion/clap-htsat-unfused"
-NOISE = "white noise"
 MAX_NOISE_CLIPS = 200  # noise cannot be compressed, and more of it tells nothing more
 
 
@@ -96,6 +96,8 @@ class Evaluation:
     skipped: tuple[Skipped, ...]
     notices: tuple[str, ...]
     versions: dict[str, str]
+    unmatched: tuple[Skipped, ...] = ()
+    cautions: tuple[str, ...] = ()
 
     @property
     def rankings(self) -> tuple[Ranking, ...]:
@@ -138,6 +140,8 @@ class Evaluation:
                 "comparisons": [comparison.as_dict() for comparison in self.comparisons],
                 "not_measured": self.not_measured,
                 "skipped": [asdict(skipped) for skipped in self.skipped],
+                "unmatched": [asdict(unmatched) for unmatched in self.unmatched],
+                "cautions": list(self.cautions),
                 "notices": list(self.notices),
                 "performance": {
                     name: {
@@ -235,6 +239,16 @@ def evaluate_systems(settings: EvaluationSettings, say: Callable[[str], None] = 
             results += found
             comparisons += compared
 
+    real = {
+        result.system: result.value
+        for result in results
+        if result.metric == METRIC and descriptions.get(result.system, {}).get("kind") == "folder"
+    }
+    of_references = reference_score(context, {prompt.id: prompt for prompt in prompts}, clap)
+    if of_references is not None:
+        real["the prompts' own reference clips"] = of_references
+    caution = unfit_clap(results, NOISE if settings.noise else None, real)
+
     sets = [*([reference] if reference else []), *(system.clips for system in measured)]
     return Evaluation(
         settings=settings,
@@ -253,8 +267,10 @@ def evaluate_systems(settings: EvaluationSettings, say: Callable[[str], None] = 
             *(s for part in sets for s in part.skipped),
             *(s for p in performance.values() for s in p.skipped),
         ),
-        notices=tuple(_notices(sets, prompts, references, reference)),
+        notices=tuple(notices_of(sets, prompts, references, reference)),
         versions=_versions(),
+        unmatched=tuple(unmatched(measured, descriptions, prompts, references, reference)),
+        cautions=(caution,) if caution else (),
     )
 
 
@@ -317,34 +333,6 @@ def _same_ear(clap: ClapEmbedder, own_claps: dict[str, ClapEmbedder]) -> tuple[s
     return (
         f"the CLAP that scores is the one that conditions {', '.join(theirs)}; another one (--clap) judges more fairly",
     )
-
-
-def _notices(sets: list[ClipSet], prompts: list[Prompt], references: dict, reference: ClipSet | None) -> list[str]:
-    notices = [notice for part in sets for notice in part.notices]
-    rates = {
-        part.name: max(clip.sampling_rate for clip in part.clips) for part in sets if part.clips and part.name != NOISE
-    }
-    if len(set(rates.values())) > 1:
-        told = ", ".join(f"{name} {rate} Hz" for name, rate in rates.items())
-        notices.append(f"The sets have different sampling rates ({told}); all are resampled to the network's rate.")
-    sizes = {part.name: len(part) for part in sets if part is not reference and part.name != NOISE}
-    if len(set(sizes.values())) > 1:
-        told = ", ".join(f"{name} {size}" for name, size in sizes.items())
-        notices.append(
-            f"The systems have different numbers of clips ({told}): FAD falls and Vendi score rises with more. The "
-            "differences between systems are taken on the prompts that both have."
-        )
-    if reference is not None:
-        known = {clip.fingerprint for clip in reference.clips}
-        for part in sets:
-            shared = sum(clip.fingerprint in known for clip in part.clips) if part is not reference else 0
-            if shared:
-                notices.append(
-                    f"{shared} of the {len(part)} clips of {part.name} are in the reference too, at distance 0 from it: "
-                    "leave them out of one of the two."
-                )
-        notices.append(f"{len(references)} of {len(prompts)} prompts have a reference clip of their own.")
-    return notices
 
 
 def _clip_record(clip: Clip) -> dict[str, Any]:

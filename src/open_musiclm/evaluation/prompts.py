@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import hashlib
 import io
 import json
@@ -11,6 +10,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
+from ..data.tables import csv_rows, first_column
 from .metrics.chroma import Key, parse_key
 
 __all__ = ["Prompt", "Skipped", "read_musiccaps", "read_prompts"]
@@ -29,7 +29,7 @@ class Prompt:
 
     Attributes:
         id: Name of the files that are generated from it.
-        reference: File name (no folder) of the reference clip, or its stem; None if there is none.
+        reference: Path of the reference clip, its file name or its stem; None if there is none.
         tempo: Beats a minute that it asks for; None if it asks for none.
         key: Key that it asks for.
     """
@@ -76,13 +76,13 @@ def read_prompts(path: str, num_prompts: int | None = None) -> tuple[list[Prompt
         raise ValueError(f"{path!r} is not UTF-8 (byte {error.start}: {error.reason}); save it as UTF-8.") from error
     try:
         if kind == ".csv":
-            rows = list(csv.DictReader(io.StringIO(text, newline="")))
+            rows = list(csv_rows(io.StringIO(text, newline=""), path))
         elif kind in (".jsonl", ".json"):
             rows = _json_rows(file.name, text.strip())
         else:
             rows = [{"prompt": line} for line in text.splitlines()]
-    except csv.Error as error:
-        raise ValueError(f"{path!r} is no CSV: {error}.") from error
+    except RecursionError as error:
+        raise ValueError(f"{path!r} is nested too deeply.") from error
     return _prompts_of(rows, str(file.name), num_prompts)
 
 
@@ -125,25 +125,25 @@ def _prompts_of(rows: list[dict], source: str, num_prompts: int | None) -> tuple
     skipped: list[Skipped] = []
     known: set[str] = set()
     width = max(len(str(len(rows))), 4)
-    columns = {column for row in rows for column in row if column}
-    if rows and columns and not columns & set(TEXT_COLUMNS):
+    columns = {str(column) for row in rows for column in row if column}
+    if rows and columns and not {column.strip().lower() for column in columns} & set(TEXT_COLUMNS):
         raise ValueError(
             f"{source} has the columns {', '.join(sorted(columns))}, none of them {', '.join(TEXT_COLUMNS)}."
         )
     for number, row in enumerate(rows, start=1):
-        text = str(_first(row, TEXT_COLUMNS) or "").strip()
+        text = _whole(_first(row, TEXT_COLUMNS) or "").strip()
         if not text:
             skipped.append(Skipped(f"{source}, line {number}", "empty"))
             continue
         reference = _first(row, REFERENCE_COLUMNS) or row.get("ytid")
         name = _first(row, ID_COLUMNS) or (Path(str(reference)).stem if reference else f"{number:0{width}d}")
-        name = _file_name(str(name))
+        name = _file_name(_whole(name))
         if name in known:
             skipped.append(Skipped(f"{source}, line {number}", f"its id {name!r} was used before"))
             continue
         known.add(name)
         prompts.append(
-            Prompt(name, text, Path(str(reference)).name if reference else None, _tempo(row, text), _key(row, text))
+            Prompt(name, text, _whole(reference) if reference else None, _tempo(row, text), _key(row, text))
         )
         if num_prompts is not None and len(prompts) == num_prompts:
             break
@@ -153,7 +153,13 @@ def _prompts_of(rows: list[dict], source: str, num_prompts: int | None) -> tuple
 
 
 def _first(row: dict, columns: tuple[str, ...]):
-    return next((row[column] for column in columns if row.get(column) not in (None, "")), None)
+    column = first_column(row, columns)
+    return None if column is None else row[column]
+
+
+def _whole(text: object) -> str:
+    """A text that can be written: JSON may hold halves of characters."""
+    return str(text).encode("utf-8", errors="replace").decode()
 
 
 def _file_name(name: str) -> str:

@@ -9,10 +9,10 @@ from itertools import combinations
 from typing import Any
 
 from .comparisons import Comparison
-from .measurements.text import SHUFFLED
+from .measurements.text import METRIC, SHUFFLED
 from .records import MetricResult, plain
 
-__all__ = ["Place", "Ranking", "Verdict", "judge", "rank"]
+__all__ = ["Place", "Ranking", "Verdict", "judge", "rank", "unfit_clap"]
 
 CLEAR = 0.05  # of the p-value after Holm's correction
 
@@ -96,6 +96,24 @@ def rank(results: Sequence[MetricResult], comparisons: Sequence[Comparison]) -> 
             places.append(Place(result.system, result.value, clear))
         found.append(Ranking(metric, tuple(places)))
     return tuple(found)
+
+
+def unfit_clap(results: Sequence[MetricResult], noise: str | None, real: dict[str, float]) -> str | None:
+    """A sentence if CLAP hears prompts in white noise rather than in real music; `None` if it is fit to judge.
+
+    Args:
+        noise: name of the control; `None` if there is none.
+        real: CLAP score of real music by its name: the prompts' own reference clips, folders of audio.
+    """
+    score = next((r.value for r in results if r.metric == METRIC and r.system == noise), math.nan)
+    worse = [(name, value) for name, value in real.items() if value <= score]
+    if not worse:
+        return None
+    name, value = min(worse, key=lambda each: each[1])
+    return (
+        f"This CLAP is unfit to judge these prompts: it scores white noise ({score:.3f}) no lower than {name} "
+        f"({value:.3f}). Leave the CLAP score aside, or give another network with --clap."
+    )
 
 
 def judge(comparisons: Sequence[Comparison], systems: Sequence[str], noise: str | None) -> tuple[Verdict, ...]:

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 from html import escape
 from importlib.resources import files
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -91,18 +92,18 @@ def read_results(paths: list[str], output: str) -> tuple[list[Rating], list[str]
         raise ValueError(
             f"there is no {KEY_NAME} in {output!r}; give the folder that --listening-test wrote as --output."
         )
-    key = json.loads(key_file.read_text(encoding="utf-8"))
+    key = _read_key(key_file)
     ratings: dict[tuple[str, str], Rating] = {}
     warnings = []
     for path in paths:
         try:
             found = json.loads(Path(path).read_text(encoding="utf-8"))
-            answers = [(str(answer["pair"]), int(answer["rating"])) for answer in found["ratings"]]
+            answers = [(str(answer["pair"]), _rating(answer["rating"])) for answer in found["ratings"]]
             rater, test = str(found["rater"]) or Path(path).stem, found["test"]
         except FileNotFoundError as error:
             raise ValueError(f"there is no result file {path!r}.") from error
-        except (json.JSONDecodeError, KeyError, TypeError, ValueError, UnicodeDecodeError) as error:
-            raise ValueError(f"{path!r} is no result file of a listening test: {error}.") from error
+        except (KeyError, TypeError, ValueError, RecursionError, OSError) as error:
+            raise ValueError(f"{path!r} is no result file of a listening test: {_told(error)}.") from error
         if test != key["test"]:
             raise ValueError(f"{path!r} belongs to the test {test}, and {key_file} to {key['test']}.")
         if any((rater, pair) in ratings for pair, _ in answers):
@@ -115,6 +116,29 @@ def read_results(paths: list[str], output: str) -> tuple[list[Rating], list[str]
     if not ratings:
         raise ValueError("the result files hold no answers.")
     return list(ratings.values()), warnings
+
+
+def _read_key(path: Path) -> dict[str, Any]:
+    """The test's id and its pairs, each with its prompt and its two systems."""
+    try:
+        key = json.loads(path.read_text(encoding="utf-8"))
+        pairs = {
+            str(pair): {field: str(of[field]) for field in ("prompt_id", "a", "b")}
+            for pair, of in key["pairs"].items()
+        }
+        return {"test": key["test"], "pairs": pairs}
+    except (KeyError, TypeError, AttributeError, ValueError, RecursionError) as error:
+        raise ValueError(f"{str(path)!r} is damaged: {_told(error)}. Write the test again.") from error
+
+
+def _rating(value: object) -> int:
+    if isinstance(value, bool) or not isinstance(value, int | float) or value not in SCALE:
+        raise ValueError(f"a rating of {str(value)[:40]!r}, which must be one of {', '.join(map(str, SCALE))}")
+    return int(value)
+
+
+def _told(error: Exception) -> str:
+    return f"it lacks {error}" if isinstance(error, KeyError) else str(error)
 
 
 def count_wins(ratings: list[Rating], warnings: list[str], seed: int = 0, num_resamples: int = 2000) -> ListeningWins:

@@ -151,7 +151,12 @@ def _infinity(context: Context, clips, target, record: dict, warnings: tuple) ->
         preset.fad_min_samples,
         preset.fad_replace,
     )
+    if found.value < 0:
+        warnings += (
+            f"the line ends at {found.value:.3g}, and no distance is below 0: with so few windows it cannot be told from 0",
+        )
     settings = {
+        "intercept": found.value,
         "num_steps": preset.fad_num_steps,
         "replace": preset.fad_replace,
         "slope": found.slope,
@@ -159,7 +164,7 @@ def _infinity(context: Context, clips, target, record: dict, warnings: tuple) ->
         "sizes": list(found.sizes),
         "distances": list(found.distances),
     }
-    return MetricResult(metric="FAD∞", value=found.value, settings=settings, warnings=warnings, **record)
+    return MetricResult(metric="FAD∞", value=max(found.value, 0.0), settings=settings, warnings=warnings, **record)
 
 
 def _with_interval(context: Context, metric, distance, value, record, settings, warnings) -> MetricResult:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,10 +11,11 @@ from ..comparisons import Comparison, compare_means, pairs_of, rng_for
 from ..embedders.networks import ClapEmbedder
 from ..metrics.similarity import derangements, mean_pairwise_distance, text_audio_similarity, vendi_score
 from ..presets import fit_windowing
+from ..prompts import Prompt
 from ..records import MetricResult
 from .measured import Context, MeasuredSystem, mean_result, missing_result
 
-__all__ = ["SHUFFLED", "measure_diversity", "measure_text"]
+__all__ = ["SHUFFLED", "measure_diversity", "measure_text", "reference_score"]
 
 METRIC = "CLAP score"
 SHUFFLED = "{system} (prompts shuffled)"
@@ -75,6 +76,19 @@ def measure_text(
         compare_means(a, b, context.seed, context.num_resamples) for a, b in pairs_of(results) + against_shuffled
     ]
     return results + shuffled_results, [comparison for comparison in comparisons if comparison]
+
+
+def reference_score(context: Context, prompts: Mapping[str, Prompt], clap: ClapEmbedder) -> float | None:
+    """CLAP score of the prompts' own reference clips, what real music has; `None` without any."""
+    pairs = [(prompts[name].text, clip) for name, clip in context.references.items() if name in prompts]
+    if not pairs:
+        return None
+    windowing, _ = fit_windowing(context.preset.clap, clap.max_window_in_s)
+    clips = [clip for _, clip in pairs]
+    windows = context.cache.run(clap.embed, "embedding", clap.backbone, windowing, clips, "reference: CLAP")
+    if context.preset.clap_first_window_only:
+        windows = [rows[:1] for rows in windows]
+    return float(np.mean(text_audio_similarity(clap.embed_text([text for text, _ in pairs]), windows)))
 
 
 def measure_diversity(

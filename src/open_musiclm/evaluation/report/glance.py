@@ -39,6 +39,7 @@ def verdict_list(evaluation: Evaluation) -> str:
     most = max((comparison.num_clips for comparison in evaluation.comparisons), default=FEW)
     if most < FEW:
         told.append(f'<li class="none">{most} prompts are few: with so few, hardly any difference can be clear.</li>')
+    told = [f'<li class="bad">{escape(caution)}</li>' for caution in evaluation.cautions] + told
     parts = [f'<ul class="verdicts">{"".join(told)}</ul>'] if told else []
     if controls:
         items = "".join(_item(verdict) for verdict in controls)

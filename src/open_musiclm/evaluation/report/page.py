@@ -15,7 +15,8 @@ import numpy as np
 
 from ...audio import resample
 from ..clips import Clip, load_waveform
-from ..evaluate import NOISE, Evaluation
+from ..evaluate import Evaluation
+from ..notices import NOISE
 from ..records import MetricResult, plain
 from .glance import ranking_table, verdict_list
 from .pictures import data_uri, spectrogram_png
@@ -105,10 +106,10 @@ def embedded_audio(waveform: np.ndarray, sampling_rate: int) -> str:
 
 
 def write_aside(path: Path, text: str) -> None:
-    """Writes a text so that the file appears whole or not at all."""
+    """Writes a text so that the file appears whole or not at all; names that are no Unicode lose what cannot be written."""
     aside = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
-        aside.write_text(text, encoding="utf-8")
+        aside.write_text(text, encoding="utf-8", errors="replace")
         os.replace(aside, path)
     finally:
         aside.unlink(missing_ok=True)
@@ -133,6 +134,9 @@ def _warnings(evaluation: Evaluation, notes: Notes) -> str:
         parts.append(_list("Not measured", listed))
     if evaluation.notices:
         parts.append(_list("About the sets", list(evaluation.notices)))
+    if evaluation.unmatched:
+        unmatched = [f"{found.what}: {found.why}" for found in evaluation.unmatched]
+        parts.append(_list(f"Without a partner ({len(unmatched)})", unmatched))
     if evaluation.skipped:
         parts.append(_list(f"Skipped ({len(evaluation.skipped)})", [f"{s.what}: {s.why}" for s in evaluation.skipped]))
     return f'<section id="warnings">{"".join(parts)}</section>'

@@ -73,7 +73,8 @@ def line_plot(results: list[MetricResult], colours: dict[str, str], width: int =
     ends = [float(v) for _, y in points.values() for v in y] + [r.value for r in results]
     across = _Scale(0.0, far, left, width - right, pad=0.0)
     up = _Scale(min(ends), max(ends), height - bottom, top)
-    parts = [_axis(across, height - bottom, top, zero_name="∞")]
+    numbers = [(0.0, "∞"), *((1 / n, f"1/{n}") for n in _denominators(far))]
+    parts = [_axis(across, height - bottom, top, numbers)]
     for tick in up.ticks():
         parts.append(f'<line class="grid" x1="{left}" x2="{width - right}" y1="{up(tick):.1f}" y2="{up(tick):.1f}"/>')
         parts.append(_text(left - 8, up(tick) + 4, _number(tick), "end"))
@@ -96,8 +97,10 @@ class _Scale:
 
     def __init__(self, low: float, high: float, start: float, end: float, pad: float = 0.06):
         spread = high - low
-        if spread <= 1e-9 * max(abs(high), abs(low), 1e-3):  # one value, in the middle
-            spread, pad = max(abs(high), 1e-3), 0.5
+        if spread <= max(
+            1e-9 * abs(high), 1e-9 * abs(low), 1e-10
+        ):  # one value, in the middle; nothing but zeros on a unit
+            spread, pad = abs(high) if abs(high) > 1e-9 else 1.0, 0.5
         self.low, self.high = low - pad * spread, high + pad * spread
         self.start, self.end = start, end
 
@@ -111,11 +114,16 @@ class _Scale:
         return [round(i * step, 12) for i in range(first, math.floor(self.high / step) + 1)]
 
 
-def _axis(scale: _Scale, y: float, top: float, zero_name: str | None = None) -> str:
+def _denominators(far: float, most: int = 4) -> list[int]:
+    """Whole n whose 1 / n are spread over (0, far]."""
+    wanted = [round(most / (far * step)) for step in range(1, most + 1)]
+    return sorted({n for n in wanted if n >= 1 and 1 / n <= far * (1 + 1e-9)}, reverse=True)
+
+
+def _axis(scale: _Scale, y: float, top: float, ticks: list[tuple[float, str]] | None = None) -> str:
     parts = []
-    for tick in scale.ticks():
+    for tick, name in ticks or [(tick, _number(tick)) for tick in scale.ticks()]:
         x = scale(tick)
-        name = zero_name if zero_name and tick == 0 else (f"1/{round(1 / tick)}" if zero_name else _number(tick))
         parts.append(f'<line class="grid" x1="{x:.1f}" x2="{x:.1f}" y1="{top}" y2="{y}"/>')
         parts.append(_text(x, y + 16, name, "middle"))
     return "".join(parts)
