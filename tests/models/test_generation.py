@@ -141,6 +141,16 @@ def test_noise_of_a_sample_does_not_depend_on_the_others():
     assert not torch.equal(among[:, 0], among[:, 1])
 
 
+def test_noise_drawn_beside_a_gpus_work_is_the_same():
+    """As it is drawn for CUDA, by several threads into one piece of memory."""
+    uniform = [GumbelNoise([seeded(n) for n in range(12)], 7, torch.device("cpu")) for _ in range(2)]
+    for _ in range(3):
+        assert torch.equal(uniform[0]._uniform(), uniform[1]._uniform_beside())
+    on_gpu = torch.device("cuda")
+    assert GumbelNoise([seeded(0), seeded(1)], 7, on_gpu)._draws_beside
+    assert not GumbelNoise([seeded(0)] * 2, 7, on_gpu)._draws_beside, "the draws of one generator have an order"
+
+
 def test_spawned_generators_are_apart():
     children = spawn_generators([seeded(0), seeded(1)], 3)
     assert len({child.initial_seed() for child in children}) == 6

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import cast
 
@@ -15,6 +16,8 @@ from ..models.streams import TokenStream
 
 #: steps of noise drawn at a time; part of what a seed means, so changing it changes every seeded result
 NOISE_BLOCK = 64
+#: threads that draw it beside a GPU's work
+NOISE_THREADS = 8
 
 
 def resolve_generators(generator: torch.Generator | Sequence[torch.Generator] | None, batch_size: int):
@@ -64,12 +67,37 @@ class GumbelNoise:
 
     def block(self) -> torch.Tensor:
         """The next `NOISE_BLOCK` steps: (steps, batch, vocabulary_size) float32 on the device."""
+        uniform = self._uniform_beside() if self._draws_beside else self._uniform()
+        uniform = uniform.clamp_(min=torch.finfo(torch.float32).tiny)
+        return uniform.log_().neg_().log_().neg_()
+
+    def _uniform(self) -> torch.Tensor:
         draws = [
             torch.rand(NOISE_BLOCK, self.vocabulary_size, generator=generator, device=generator.device).to(self.device)
             for generator in self.generators
         ]
-        uniform = torch.stack(draws, dim=1).clamp_(min=torch.finfo(torch.float32).tiny)
-        return uniform.log_().neg_().log_().neg_()
+        return torch.stack(draws, dim=1)
+
+    @property
+    def _draws_beside(self) -> bool:
+        """Whether the draws are made on the host for a GPU, each sample's by a generator of its own."""
+        on_host = all(generator.device.type == "cpu" for generator in self.generators)
+        return self.device.type == "cuda" and on_host and len(set(map(id, self.generators))) == len(self.generators)
+
+    def _uniform_beside(self) -> torch.Tensor:
+        """The same draws, made by several threads and copied while the GPU goes on with the steps before.
+
+        The memory is pinned, so the copy waits for nothing; PyTorch does not hand it out again before it is done.
+        """
+        shape = len(self.generators), NOISE_BLOCK, self.vocabulary_size
+        drawn = torch.empty(shape, pin_memory=torch.cuda.is_available())
+
+        def draw(place: int) -> None:
+            torch.rand(*shape[1:], generator=self.generators[place], out=drawn[place])
+
+        with ThreadPoolExecutor(min(len(self.generators), NOISE_THREADS)) as threads:
+            list(threads.map(draw, range(len(self.generators))))
+        return drawn.to(self.device, non_blocking=True).transpose(0, 1).contiguous()
 
     def __iter__(self):
         """Step by step: (batch, vocabulary_size)."""
