@@ -4,7 +4,9 @@ from itertools import pairwise
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tiny import tiny_stage
 
+from open_musiclm.pipelines.pieces import stage_windows
 from open_musiclm.pipelines.windows import Window, plan_windows, round_down, round_up, time_grid
 
 rates = st.sampled_from([12.5, 25.0, 37.5, 50.0, 75.0, 86.1328125, 150.0])
@@ -74,3 +76,20 @@ def test_durations_off_the_grid_are_refused(duration):
 def test_a_stride_longer_than_the_window_is_refused():
     with pytest.raises(ValueError, match="stride"):
         plan_windows(Fraction(10), Fraction(2), Fraction(4), Fraction(1, 25))
+
+
+@pytest.mark.parametrize("name", ["coarse", "fine"])
+def test_a_short_first_window_covers_the_same_time(name):
+    """Overlapping windows begin again at 0, primed with the first; those side by side follow it."""
+    stage = tiny_stage(name)
+    grid, first = Fraction(1, 25), Fraction(2, 5)
+    for duration in (Fraction(5), Fraction(27, 5)):
+        usual = list(stage_windows(stage, duration, grid))
+        windows = list(stage_windows(stage, duration, grid, first))
+        assert windows[0] == Window(Fraction(0), first)
+        assert windows[1].start == (0 if name == "coarse" else first)
+        assert windows[-1].stop == usual[-1].stop == duration
+        assert all(later.start <= earlier.stop for earlier, later in pairwise(windows))
+    endless = stage_windows(stage, None, grid, first)
+    assert [next(endless) for _ in range(3)] == windows[:3]
+    assert list(stage_windows(stage, first, grid, first)) == [Window(Fraction(0), first)]

@@ -96,10 +96,10 @@ def gelu(x):
 
 @triton.jit
 def project(
-    x_ptr,  # (num_in)
+    x_ptr,  # (row), zeros behind num_in
     weight_ptr,  # (num_out, num_in), rows `row` apart, zeros between; (choices · num_out, num_in) if CHOOSE
     scale_ptr,  # (num_out) float32 that rounded weights are multiplied by, if SCALED
-    gain_ptr,  # (num_in) of the norm before, if NORM
+    gain_ptr,  # (row) of the norm before, if NORM
     sum_ptr,  # (num_out) float32: Σ weight · gain, if NORM
     residual_ptr,  # (num_out), if RESIDUAL; never the output
     out_ptr,  # (num_out)
@@ -121,13 +121,14 @@ def project(
     let_next_kernel_start(PDL)
     outs = tl.program_id(0) * BLOCK_OUT + tl.arange(0, BLOCK_OUT)
     ins = tl.arange(0, BLOCK_IN)
-    valid, made = ins < num_in, outs < num_out
+    # a bound that is a multiple of 16 keeps the loads 16 bytes wide
+    valid, made = ins < row, outs < num_out
     first = 0
     if CHOOSE:
         wait_for_kernels_before(PDL)
         first = ((tl.load(index_ptr) + 1) % num_choices * num_out).to(tl.int32)
     where = (first + outs)[:, None] * row + ins[None, :]
-    weight = tl.load(weight_ptr + where, mask=made[:, None] & (ins < row)[None, :], other=0.0)
+    weight = tl.load(weight_ptr + where, mask=made[:, None] & valid[None, :], other=0.0)
     if not CHOOSE:
         wait_for_kernels_before(PDL)
     x = tl.load(x_ptr + ins, mask=valid, other=0.0).to(tl.float32)
@@ -203,19 +204,19 @@ def gate(
 
 
 @triton.jit
-def _input_rows(x_ptr, gain_ptr, samples, ins, num_samples, num_in, row, NORM: tl.constexpr):
+def _input_rows(x_ptr, gain_ptr, samples, ins, num_samples, row, NORM: tl.constexpr):
     """x of some samples and inputs, plain and as the product's operand: (samples, ins) float32 both."""
-    held = (samples < num_samples)[:, None] & (ins < num_in)[None, :]
+    held = (samples < num_samples)[:, None] & (ins < row)[None, :]
     x = tl.load(x_ptr + samples[:, None] * row + ins[None, :], mask=held, other=0.0).to(tl.float32)
     operand = x
     if NORM:
-        operand = x * tl.load(gain_ptr + ins, mask=ins < num_in, other=0.0).to(tl.float32)[None, :]
+        operand = x * tl.load(gain_ptr + ins, mask=ins < row, other=0.0).to(tl.float32)[None, :]
     return x, operand
 
 
 @triton.jit
 def project_rows(
-    x_ptr,  # (samples, num_in), rows `row` apart
+    x_ptr,  # (samples, row), zeros behind num_in
     weight_ptr,
     scale_ptr,
     gain_ptr,
@@ -253,13 +254,13 @@ def project_rows(
     weight = tl.load(own + ins[None, :], mask=made[:, None] & (ins < row)[None, :], other=0.0)
     if not CHOOSE:
         wait_for_kernels_before(PDL)
-    x, operand = _input_rows(x_ptr, gain_ptr, samples, ins, num_samples, num_in, row, NORM)
+    x, operand = _input_rows(x_ptr, gain_ptr, samples, ins, num_samples, row, NORM)
     total, squares = tl.sum(x, axis=1), tl.sum(x * x, axis=1)
     out = dot(weight.to(kind), tl.trans(operand.to(kind)), tl.zeros((BLOCK_OUT, BLOCK_SAMPLES), tl.float32))
     for begin in range(BLOCK_IN, row, BLOCK_IN):
         next_ins = begin + ins
         weight = tl.load(own + next_ins[None, :], mask=made[:, None] & (next_ins < row)[None, :], other=0.0)
-        x, operand = _input_rows(x_ptr, gain_ptr, samples, next_ins, num_samples, num_in, row, NORM)
+        x, operand = _input_rows(x_ptr, gain_ptr, samples, next_ins, num_samples, row, NORM)
         if NORM:
             total += tl.sum(x, axis=1)
             squares += tl.sum(x * x, axis=1)
@@ -314,7 +315,7 @@ def gate_rows(
     value_weight = tl.load(value_own + ins[None, :], mask=weights_held, other=0.0)
     gate_weight = tl.load(gate_own + ins[None, :], mask=weights_held, other=0.0)
     wait_for_kernels_before(PDL)
-    x, operand = _input_rows(x_ptr, gain_ptr, samples, ins, num_samples, num_in, num_in, True)
+    x, operand = _input_rows(x_ptr, gain_ptr, samples, ins, num_samples, num_in, True)
     total, squares = tl.sum(x, axis=1), tl.sum(x * x, axis=1)
     operand = tl.trans(operand.to(kind))
     value = dot(value_weight.to(kind), operand, tl.zeros((BLOCK_OUT, BLOCK_SAMPLES), tl.float32))
@@ -324,7 +325,7 @@ def gate_rows(
         weights_held = made[:, None] & (next_ins < num_in)[None, :]
         value_weight = tl.load(value_own + next_ins[None, :], mask=weights_held, other=0.0)
         gate_weight = tl.load(gate_own + next_ins[None, :], mask=weights_held, other=0.0)
-        x, operand = _input_rows(x_ptr, gain_ptr, samples, next_ins, num_samples, num_in, num_in, True)
+        x, operand = _input_rows(x_ptr, gain_ptr, samples, next_ins, num_samples, num_in, True)
         total += tl.sum(x, axis=1)
         squares += tl.sum(x * x, axis=1)
         operand = tl.trans(operand.to(kind))

@@ -34,14 +34,17 @@ class ProductWeight(NamedTuple):
 
     weight: torch.Tensor  #: (…, out, in), the projection down with rows padded to `COLUMNS`
     scale: torch.Tensor | None  #: (…, out) float32 of rounded weights
-    weight_sum: torch.Tensor | None  #: (…, out) float32: Σ weight · gain of the norm before
+    gain: torch.Tensor | None  #: (in) of the norm before, padded as the weight
+    weight_sum: torch.Tensor | None  #: (…, out) float32: Σ weight · gain
 
     @classmethod
     def of(cls, linear: PackedLinear, gain: torch.Tensor | None = None, columns: int = 1) -> ProductWeight:
         weight_sum = None if gain is None else torch.mv(linear.weight.float(), gain.float())
         weight, scale = (linear.weight, None) if linear.rounded is None else (linear.rounded, linear.scale)
         pad = -weight.shape[-1] % columns
-        return cls(F.pad(weight, (0, pad)) if pad else weight, scale, weight_sum)
+        if pad:
+            weight, gain = F.pad(weight, (0, pad)), None if gain is None else F.pad(gain, (0, pad))
+        return cls(weight, scale, gain, weight_sum)
 
 
 class KernelWeights:
@@ -58,7 +61,7 @@ class KernelWeights:
             for layer in packed.layers
         ]
         heads = packed.head_table if packed.joint_head is None else packed.head_table.flatten(0, 1)
-        self.head = ProductWeight(heads, None, heads.float() @ packed.norm.float())
+        self.head = ProductWeight(heads, None, packed.norm, heads.float() @ packed.norm.float())
         self.taps = [torch.stack(layer.conv) if layer.conv else packed.norm for layer in packed.layers]
 
 
@@ -109,8 +112,8 @@ class TritonStep:
         self.attended = like.new_zeros(batch, self.heads * self.head_dim)
         self.gated = like.new_zeros(batch, self.weights.layers[0]["down_proj"].weight.shape[-1], dtype=kind)
         self.none = like.new_zeros(1)
-        self.products = self._blocks(16)
-        self.gates = self._blocks(32 if self.samples_a_block > 16 else 16)
+        self.products = self._blocks(outs=16)
+        self.gates = self._blocks(outs=16 if self.samples_a_block == 16 else 32)
         if self.alone:
             self.gates = Blocks(outs=4, ins=_power_of_two(self.size))
 
@@ -118,7 +121,9 @@ class TritonStep:
         """For many samples; a float32 product does not run on the tensor cores and keeps whole rows in registers."""
         if self.packed.dtype == torch.float32:
             return Blocks(outs=16, ins=32, warps=4, stages=2)
-        return Blocks(outs=outs, ins=128, warps=4, stages=4)
+        if self.samples_a_block == 16:
+            return Blocks(outs=outs, ins=128, warps=4, stages=4)
+        return Blocks(outs=outs, ins=64, warps=8 if outs > 16 else 4, stages=4)
 
     def begin(self) -> None:
         """Before the first step from ids that no step has written: embed them, as a step does with those it draws."""
@@ -156,16 +161,15 @@ class TritonStep:
                     self.attended, weights["o_proj"], self.attended_x, self.heads * self.head_dim, residual=self.x
                 )
             self._gate(number, weights["up_proj"])
-            gain = packed.layers[number].inner_norm
-            self._project(self.gated, weights["down_proj"], self.x, self.inner, gain, residual=self.attended_x)
+            self._project(self.gated, weights["down_proj"], self.x, self.inner, residual=self.attended_x)
         one = packed.joint_head is None  # of several codebooks' heads
-        self._project(self.x, self.weights.head, self.state.logits, self.size, packed.norm, choose=one)
+        self._project(self.x, self.weights.head, self.state.logits, self.size, choose=one)
 
     # ----------------------------------------------------------------- kernels
 
-    def _project(self, x, product: ProductWeight, out, num_in: int, gain=None, residual=None, choose=False) -> None:
+    def _project(self, x, product: ProductWeight, out, num_in: int, residual=None, choose=False) -> None:
         """`num_in` of the weight's columns are not padding; with `choose` the weight is (choices, out, in)."""
-        weight, scale, weight_sum = product
+        weight, scale, gain, weight_sum = product
         num_out, row = weight.shape[-2:]
         arguments = (
             x, weight, self.none if scale is None else scale, self.none if gain is None else gain,
@@ -217,9 +221,9 @@ class TritonStep:
 
     def _gate(self, number: int, product: ProductWeight) -> None:
         packed, state = self.packed, self.state
-        weight, scale, weight_sum = product
+        weight, scale, gain, weight_sum = product
         arguments = (
-            self.attended_x, weight, self.none if scale is None else scale, packed.layers[number].mlp_norm, weight_sum,
+            self.attended_x, weight, self.none if scale is None else scale, gain, weight_sum,
             self.weights.taps[number], state.conv_inputs[number], self.gated, state.index, state.first_row,
             packed.norm_eps,
         )  # fmt: skip

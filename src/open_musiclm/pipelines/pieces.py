@@ -137,9 +137,26 @@ class Piece:
         return torch.cat([tokens, made[:, tokens.shape[1] - frames.start :]], dim=1)
 
 
-def stage_windows(stage: MusicLMStageModel, duration: Fraction | None, grid: Fraction) -> Iterator[Window]:
-    """The stage's windows over a duration in seconds, or without end."""
+def stage_windows(
+    stage: MusicLMStageModel, duration: Fraction | None, grid: Fraction, first: Fraction | None = None
+) -> Iterator[Window]:
+    """The stage's windows over a duration in seconds, or without end.
+
+    Args:
+        first: length of a first window, where it is shorter than the stage's own. A stage that waits for others begins
+            sooner with it; one whose windows overlap then goes on with its usual windows from time 0.
+    """
     window, stride = to_fraction(stage.config.window_in_s), to_fraction(stage.config.window_stride_in_s)
+    begin = Fraction(0)
+    if first is not None and first < window and (duration is None or first < duration):
+        yield Window(Fraction(0), first)
+        if stride == window:
+            begin = first
+    for each in _usual_windows(window, stride, None if duration is None else duration - begin, grid):
+        yield Window(begin + each.start, begin + each.stop)
+
+
+def _usual_windows(window: Fraction, stride: Fraction, duration: Fraction | None, grid: Fraction) -> Iterator[Window]:
     if duration is not None:
         yield from plan_windows(duration, window, stride, grid)
         return
