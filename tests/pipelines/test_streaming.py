@@ -50,6 +50,23 @@ class TestTheWholeCall:
         assert piece.dtype == torch.float32
 
 
+class TestAShortFirstWindow:
+    def test_the_first_audio_needs_less_of_every_stage(self, pipe):
+        made = []
+        for settings in ({}, {"first_window_in_s": 1.0}):
+            stream = pipe.stream("a", 5.0, generator=seeded(), **settings)
+            pieces = [next(stream)]
+            made.append({stage: piece.num_frames for stage, piece in stream._pieces.items()})
+            pieces += list(stream)
+            assert np.concatenate(pieces, axis=-1).shape == (1, 1, 5 * pipe.sampling_rate)
+        assert all(made[1][stage] <= made[0][stage] for stage in made[0])
+        assert sum(made[1].values()) < sum(made[0].values())
+
+    def test_a_length_that_is_none_is_refused(self, pipe):
+        with pytest.raises(ValueError, match="number of seconds above 0"):
+            pipe.stream("a", 5.0, first_window_in_s=0)
+
+
 class TestOverlap:
     def test_a_stage_runs_no_further_ahead_than_needed(self, pipe):
         made = {}

@@ -326,6 +326,7 @@ class MusicLMPipeline(NamedSteps, PublishedPipeline):
         generator: torch.Generator | Sequence[torch.Generator] | None = None,
         settings: dict[str, Any] | None = None,
         output_type: str = "np",
+        first_window_in_s: float | None = None,
         **tokens_and_settings: Any,
     ) -> MusicStream:
         """Music piece by piece, as it is made: the audio of a whole call with the same arguments.
@@ -336,6 +337,9 @@ class MusicLMPipeline(NamedSteps, PublishedPipeline):
                 may also be replaced on the way: `stream.prompt = "now with drums"`.
             audio_length_in_s: length of the audio; `None` goes on until nobody asks for more.
             num_waveforms_per_prompt, generator, settings, output_type, tokens_and_settings: as for a whole call.
+            first_window_in_s: begin the stages that wait for others with so short a window, so that the first audio
+                comes after that much of each instead of after whole windows. What is played is then not a whole call's
+                audio, and its beginning is made with less in view; 1.0 is a second of audio, as much as a piece.
 
         Returns:
             an iterator over (batch, channels, samples), of a second each (the last one may be shorter).
@@ -347,8 +351,9 @@ class MusicLMPipeline(NamedSteps, PublishedPipeline):
         chain = self.chain
         given, of_stages = sort_arguments(chain, settings, tokens_and_settings)
         return MusicStream(
-            self, chain, prompt, audio_length_in_s, num_waveforms_per_prompt, generator, given, of_stages, output_type
-        )
+            self, chain, prompt, audio_length_in_s, num_waveforms_per_prompt, generator, given, of_stages, output_type,
+            first_window_in_s,
+        )  # fmt: skip
 
     # ------------------------------------------------------------------ checks
 

@@ -23,9 +23,14 @@ from ..tokenizers.codec import as_codec
 from .arguments import PROMPT_SOURCE, check_nothing_missing, check_prompts, given_by_prompt, rows_of_batch
 from .chain import StageChain
 from .pieces import Piece, cut_conditions, hidden_conditions, last_frame, stage_windows
-from .windows import Window, to_fraction
+from .windows import Window, round_up, to_fraction
 
 Prompt = str | Sequence[str]
+
+
+def _waits_for_others(stage) -> bool:
+    """Whether a window needs tokens of its own time from elsewhere; else a stage makes just what is asked for."""
+    return any(stream.frame_rate is not None for stream in stage.condition_streams)
 
 
 class MusicStream(Iterator):
@@ -49,6 +54,7 @@ class MusicStream(Iterator):
         given: dict[str, torch.Tensor],
         settings: dict[str, dict[str, Any]],
         output_type: str,
+        first_window_in_s: float | None = None,
     ):
         self.pipe, self.chain = pipe, chain
         self.sampling_rate = pipe.sampling_rate
@@ -75,13 +81,14 @@ class MusicStream(Iterator):
         grid = chain.grid
         duration = None if audio_length_in_s is None else pipe._duration(audio_length_in_s)
         self._samples_left = None if audio_length_in_s is None else round(audio_length_in_s * self.sampling_rate)
+        first = None if first_window_in_s is None else round_up(pipe._duration(first_window_in_s), grid)
         number = len(chain.stages)
         own = spawn_generators(resolve_generators(generator, self._batch_size), number)
         durations = dict.fromkeys(chain.stages) if duration is None else chain.durations(duration)
         self._pieces = {
             name: Piece(
                 stage,
-                stage_windows(stage, durations[name], grid),
+                stage_windows(stage, durations[name], grid, first if _waits_for_others(stage) else None),
                 lambda window, name=name: self._conditions(name, window),
                 own[index::number],
                 settings=settings[name],
