@@ -174,9 +174,7 @@ class PackedStage:
         )
         self.recordings: list = []  # recorded steps that wait for their next window (cuda_graph.py)
         self.kernel_weights: Any = None  # what Triton kernels read besides, once they were asked for (triton_step.py)
-        self.step_ways: dict[
-            int, str
-        ] = {}  # of each batch size: the step that was found right and fastest (cuda_graph.py)
+        self.step_ways: dict[int, str] = {}  # batch size → the step found right and fastest (cuda_graph.py)
         self._bias_of: Callable[[int], torch.Tensor | None] = model.decoder.bias_table
         self._bias: torch.Tensor | None = None
         self._reversed_bias: torch.Tensor | None = None
