@@ -94,3 +94,20 @@ def test_layers_are_compiled_once_and_learn_the_same():
         assert name == its_name
         if expected.grad is not None:
             torch.testing.assert_close(found.grad, expected.grad, msg=name)
+
+
+@torch.no_grad()
+def test_one_compiled_layer_takes_the_bias_too():
+    """PyTorch's compiler goes through the whole layer, score by score; on a CPU only forward."""
+    graphs = []
+
+    def backend(graph, inputs):
+        graphs.append(graph)
+        return graph.forward
+
+    stage = training_stage(num_hidden_layers=3, forgetful_mask_prob=0.3)
+    expected = loss_of(stage)
+    attend_without_masks(stage)
+    compile_layers(stage, backend=backend, fullgraph=True)
+    torch.testing.assert_close(loss_of(stage), expected)
+    assert len(graphs) == 1, "one graph serves all layers"
