@@ -5,7 +5,7 @@ imported when it is asked for; transformers' Auto classes find the stages and qu
 """
 
 import importlib
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .registration import register_configs
 from .version import __version__
@@ -41,6 +41,30 @@ __all__ = ["__version__", *(name for name in _MODULE_OF if name != "PreTrainedMo
 
 
 register_configs()
+
+if TYPE_CHECKING:  # what `__getattr__` gives, for type checkers
+    from .audio import write_audio
+    from .hub.mini import mini_checkpoint
+    from .models.configuration import (
+        ClapQuantizerConfig,
+        MusicLMCoarseConfig,
+        MusicLMFineConfig,
+        MusicLMSemanticConfig,
+        MusicLMStageConfig,
+        SemanticQuantizerConfig,
+    )
+    from .models.stages import (
+        MusicLMCoarseModel,
+        MusicLMFineModel,
+        MusicLMSemanticModel,
+        MusicLMStageModel,
+        MusicLMStageOutput,
+    )
+    from .models.streams import TokenStream
+    from .pipelines.musiclm import MusicLMPipeline
+    from .tokenizers.codec import codec_fingerprint
+    from .tokenizers.fingerprints import codebook_fingerprint
+    from .tokenizers.quantizers import ClapQuantizer, SemanticQuantizer
 
 
 def __getattr__(name: str) -> Any:

@@ -32,9 +32,20 @@ def pick_device(name: str) -> str:
         if torch.cuda.is_available():
             return "cuda"
         return "mps" if torch.backends.mps.is_available() else "cpu"
+    name = name.lower()
+    if name == "meta":
+        raise ValueError("The device 'meta' holds shapes and no numbers: nothing can be computed on it.")
+    kind = name.split(":")[0]
+    if kind == "mps" and not torch.backends.mps.is_available():
+        raise ValueError(
+            "The device 'mps' is the GPU of a Mac with Apple silicon; this machine has none that torch can use."
+        )
+    if kind == "cuda" and not torch.cuda.is_available():
+        built = "this torch is built without CUDA" if torch.version.cuda is None else "torch finds no GPU"
+        raise ValueError(f"The device {name!r} cannot be used here: {built}.")
     try:
-        torch.empty(0, device=name)
-    except (RuntimeError, AssertionError) as error:
+        torch.zeros(1, device=name).tolist()
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
         raise ValueError(f"The device {name!r} cannot be used here: {str(error).splitlines()[0]}") from error
     return name
 

@@ -215,6 +215,11 @@ def pack_stage(model: Any, int8: bool = False) -> PackedStage:
     return kept[1]
 
 
+def forget_packed(model: nn.Module) -> None:
+    """Pack a stage anew next time: what is written through `parameter.data` (as PEFT merges adapters) is not noticed."""
+    _packed.pop(model, None)
+
+
 def why_not_packable(stage: Stage) -> str | None:
     """`None` if the stage is made of plain modules with weights of one dtype on one device, or what stands against it."""
     plain = {nn.Linear, nn.Conv1d, nn.Embedding}

@@ -27,7 +27,7 @@ def resolve_generators(generator: torch.Generator | Sequence[torch.Generator] | 
         generator: one for the whole batch, one for each sample, or `None` for fresh ones seeded by the system.
 
     Raises:
-        ValueError: a list of another length than the batch.
+        ValueError: no generators, or a list of another length than the batch.
     """
     if generator is None:
         generators = [torch.Generator() for _ in range(batch_size)]
@@ -36,7 +36,13 @@ def resolve_generators(generator: torch.Generator | Sequence[torch.Generator] | 
         return generators
     if isinstance(generator, torch.Generator):
         return [generator] * batch_size
-    generators = list(generator)
+    generators = list(generator) if isinstance(generator, Sequence) else [generator]
+    for each in generators:
+        if not isinstance(each, torch.Generator):
+            raise ValueError(
+                f"`generator` must be a `torch.Generator`, or one for each sample, got {each!r}. For a seed: "
+                "`torch.Generator().manual_seed(0)`."
+            )
     if len(generators) != batch_size:
         raise ValueError(
             f"Got {len(generators)} generators for a batch of {batch_size}; pass one generator, or one for each sample."

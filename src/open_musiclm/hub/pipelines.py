@@ -23,6 +23,7 @@ from diffusers.pipelines import pipeline_loading_utils
 from diffusers.pipelines.pipeline_utils import DiffusionPipeline  # where type checkers find it whole
 from huggingface_hub import CommitInfo
 from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError
+from transformers import PreTrainedModel
 
 from . import components
 from .model_card import card_of_components
@@ -41,6 +42,9 @@ from open_musiclm import MusicLMPipeline
 __all__ = ["MusicLMPipeline"]
 '''
 _COMPONENT_SOURCE = '''"""Names the library of this component for diffusers (pip install open-musiclm); there is no code here."""
+
+if __name__ in ("__main__", "open_musiclm"):
+    raise SystemExit("Python runs in the folder of a model and found this file in place of the package: use another folder.")
 
 import open_musiclm
 
@@ -76,6 +80,28 @@ def write_code_files(folder: Path, own_components: Iterable[str]) -> None:
     (folder / PIPELINE_FILE).write_text(_PIPELINE_SOURCE, encoding="utf-8")
     for component in own_components:
         (folder / component / f"{LIBRARY}.py").write_text(_COMPONENT_SOURCE, encoding="utf-8")
+
+
+class _Packed:
+    """A model as its class, config and weights: convolutions with normed weights cannot be pickled as they are."""
+
+    def __init__(self, model: PreTrainedModel):
+        self.kind, self.config, self.weights = type(model), model.config, model.state_dict()
+        self.generation_config = getattr(model, "generation_config", None)
+
+    @classmethod
+    def of(cls, part: Any) -> Any:
+        return cls(part) if isinstance(part, PreTrainedModel) else part
+
+    def unpacked(self) -> PreTrainedModel:
+        model = self.kind(self.config)
+        model.load_state_dict(self.weights, assign=True)
+        model.generation_config = self.generation_config
+        return model.to(next(iter(self.weights.values())).device).eval()
+
+
+def _unpickled(kind: type, parts: dict[str, Any]) -> Any:
+    return kind(**{name: part.unpacked() if isinstance(part, _Packed) else part for name, part in parts.items()})
 
 
 class PublishedPipeline(DiffusionPipeline):
@@ -130,6 +156,9 @@ class PublishedPipeline(DiffusionPipeline):
         with tempfile.TemporaryDirectory() as scratch:
             self.save_pretrained(scratch, safe_serialization, variant, max_shard_size)
             return upload(Path(scratch), repo_id, partial(card_of_components, self.components), **upload_kwargs)
+
+    def __reduce__(self):
+        return _unpickled, (type(self), {name: _Packed.of(part) for name, part in self.components.items()})
 
     @classmethod
     def download(cls, pretrained_model_name, **kwargs):

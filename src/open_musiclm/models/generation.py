@@ -20,6 +20,7 @@ from transformers import GenerationConfig, GenerationMixin, LogitsProcessorList
 from ..decoding.interface import Backend, Request
 from ..decoding.registry import choose_backend
 from ..decoding.sampling import StepSampler, resolve_generators
+from .generation_settings import check_settings
 from .inputs import check_ranges, collect_streams, complete_streams
 from .patterns import num_known_steps, num_steps, num_whole_frames, take_up
 from .sequence import check_positions
@@ -174,6 +175,7 @@ class StageGenerationMixin(GenerationMixin):
         settings, unknown = self._prepare_generation_config(generation_config, **kwargs)
         if unknown:
             raise ValueError(f"`generate` does not know the setting {next(iter(unknown))!r}.")
+        check_settings(kwargs, settings)
         streams, given = self._check_streams(streams, num_frames, generator)
         generators = resolve_generators(generator, given.shape[0])
         scale = self._check_guidance(settings.guidance_scale, negative_streams, force_guidance)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from numbers import Integral
 from typing import Any
 
 import torch
@@ -11,13 +12,28 @@ from .chain import StageChain
 
 #: the source of what a text becomes
 PROMPT_SOURCE = "clap"
+#: rows of one call: with more it is a mistake, and would fill the memory before it fails
+MOST_WAVEFORMS = 4096
 
 
 def check_numbers(output_type: str, num_waveforms_per_prompt: int) -> None:
     if output_type not in ("np", "pt"):
         raise ValueError(f"`output_type` must be 'np' or 'pt', got {output_type!r}.")
-    if isinstance(num_waveforms_per_prompt, bool) or num_waveforms_per_prompt < 1:
-        raise ValueError(f"`num_waveforms_per_prompt` must be at least 1, got {num_waveforms_per_prompt!r}.")
+    whole = isinstance(num_waveforms_per_prompt, Integral) and not isinstance(num_waveforms_per_prompt, bool)
+    if not whole or num_waveforms_per_prompt < 1:
+        raise ValueError(
+            f"`num_waveforms_per_prompt` must be a whole number and at least 1, got {num_waveforms_per_prompt!r}."
+        )
+    check_batch(1, num_waveforms_per_prompt)
+
+
+def check_batch(num_prompts: int, num_each: int) -> None:
+    """Refuse more waveforms than one call can hold, before any is begun."""
+    if num_prompts * num_each > MOST_WAVEFORMS:
+        raise ValueError(
+            f"{num_prompts * num_each} waveforms are more than one call makes ({MOST_WAVEFORMS}); make them in several calls, "
+            "each with its own generators."
+        )
 
 
 def check_prompts(prompt: str | Sequence[str]) -> list[str]:
@@ -82,6 +98,7 @@ def check_nothing_missing(chain: StageChain, given: Mapping[str, torch.Tensor]) 
 def rows_of_batch(given: Mapping[str, torch.Tensor], num_each: int) -> dict[str, torch.Tensor]:
     """`num_each` rows for each prompt; a stream that comes with a row for each waveform stays."""
     num_prompts = min((len(rows) for rows in given.values()), default=1)
+    check_batch(num_prompts, num_each)
     return {
         name: rows.repeat_interleave(num_each, dim=0) if len(rows) == num_prompts else rows
         for name, rows in given.items()

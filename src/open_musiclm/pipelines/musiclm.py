@@ -15,6 +15,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from fractions import Fraction
+from numbers import Real
 from typing import Any, ClassVar
 
 import torch
@@ -25,6 +26,7 @@ from ..models.streams import check_token_range, flatten_tokens
 from ..tokenizers.clap import clap_text_embeddings
 from ..tokenizers.codec import as_codec
 from ..tokenizers.compatibility import check_components
+from .adapters import AdapterMixin
 from .arguments import (
     check_nothing_missing,
     check_numbers,
@@ -46,7 +48,7 @@ from .windows import round_up, to_fraction
 MAX_LENGTH_IN_S = 86_400.0
 
 
-class MusicLMPipeline(NamedSteps, PublishedPipeline):
+class MusicLMPipeline(NamedSteps, AdapterMixin, PublishedPipeline):
     """
     Text to music in autoregressive stages (MusicLM, Agostinelli et al. 2023, section 3).
 
@@ -359,13 +361,18 @@ class MusicLMPipeline(NamedSteps, PublishedPipeline):
 
     def _duration(self, audio_length_in_s: float) -> Fraction:
         """The asked length, rounded up to the time grid."""
-        number = isinstance(audio_length_in_s, int | float) and not isinstance(audio_length_in_s, bool)
+        number = isinstance(audio_length_in_s, Real) and not isinstance(audio_length_in_s, bool)
         if not number or not math.isfinite(audio_length_in_s) or not 0 < audio_length_in_s <= MAX_LENGTH_IN_S:
             raise ValueError(
                 f"`audio_length_in_s` must be a number of seconds above 0 and up to {MAX_LENGTH_IN_S:.0f}, got "
                 f"{audio_length_in_s!r}."
             )
-        return round_up(audio_length_in_s, self.time_grid)
+        if not round(float(audio_length_in_s) * self.sampling_rate):
+            raise ValueError(
+                f"{float(audio_length_in_s):g} s hold no sample at {self.sampling_rate} Hz; the shortest piece has "
+                f"{1 / self.sampling_rate:.2g} s."
+            )
+        return round_up(float(audio_length_in_s), self.time_grid)
 
     def _generate(
         self,

@@ -20,7 +20,9 @@ from typing import Any
 from huggingface_hub import ModelCard
 
 from ..data.records import write_whole
+from ..decoding.packed_weights import forget_packed
 from ..extras import extra_needed
+from ..hub.model_card import is_hub_id
 from ..hub.publishing import upload
 from ..models.streams import TokenStream
 from ..tokenizers.compatibility import check_streams
@@ -166,21 +168,43 @@ def load_lora(stage: Any, *adapters: str | os.PathLike, weights: Sequence[float]
 
 def merge_lora(model: Any) -> Any:
     """The plain stage with the active adapters' changes added to its weights."""
-    return model.merge_and_unload()
+    merged = model.merge_and_unload()
+    forget_packed(merged)
+    return merged
+
+
+def adapter_streams(adapter: str | os.PathLike) -> list[TokenStream] | None:
+    """The streams of the stage that an adapter was trained for, the predicted one last; `None` if it does not say.
+
+    Args:
+        adapter: a folder or Hub id; an id that was downloaded before is read without the Hub.
+
+    Raises:
+        ValueError: there is no such adapter.
+    """
+    path = Path(adapter) / STREAMS_FILE
+    if not Path(adapter).is_dir():
+        if Path(adapter).exists() or not is_hub_id(str(adapter)):
+            raise ValueError(f"There is no adapter {str(adapter)!r}: neither a folder nor a Hub id.")
+        from huggingface_hub import hf_hub_download
+        from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
+
+        try:
+            path = Path(hf_hub_download(str(adapter), STREAMS_FILE))
+        except LocalEntryNotFoundError as error:
+            raise ValueError(f"{str(adapter)!r} was not downloaded before, and the Hub cannot be reached.") from error
+        except EntryNotFoundError:
+            return None
+    if not path.is_file():
+        return None
+    return [TokenStream(**stream) for stream in json.loads(path.read_text(encoding="utf-8"))]
 
 
 def _check_adapter(stage: Any, adapter: str | os.PathLike) -> None:
     """Refuse an adapter that was trained on other tokens than the stage's; one without a record passes."""
-    path = Path(adapter) / STREAMS_FILE
-    if not Path(adapter).is_dir():
-        from huggingface_hub import file_exists, hf_hub_download
-
-        if not file_exists(str(adapter), STREAMS_FILE):
-            return
-        path = Path(hf_hub_download(str(adapter), STREAMS_FILE))
-    if not path.is_file():
+    recorded = adapter_streams(adapter)
+    if recorded is None:
         return
-    recorded = [TokenStream(**stream) for stream in json.loads(path.read_text(encoding="utf-8"))]
     names = [stream.name for stream in recorded], [stream.name for stream in stage.streams]
     if names[0] != names[1]:
         raise ValueError(f"The adapter {str(adapter)!r} is for a stage with the streams {names[0]}, not {names[1]}.")
