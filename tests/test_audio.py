@@ -1,3 +1,5 @@
+import json
+
 import numpy as np
 import pytest
 import soundfile
@@ -77,3 +79,30 @@ def test_a_failed_write_leaves_nothing(tmp_path):
     with pytest.raises(TypeError):
         write_audio(tmp_path / "a.wav", np.zeros(8), 8000, {"x": object()})
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("ending", ["wav", "flac"])
+@pytest.mark.parametrize("length", [0, 1, 2, 999, 4_000, 8_193, 200_000])
+def test_metadata_of_any_length_is_kept(tmp_path, ending, length):
+    metadata = {"prompt": "ü" * length, "seed": 7, "software": "open-musiclm test"}
+    audio = np.linspace(-0.5, 0.5, 801, dtype=np.float32)[None].repeat(2, axis=0)
+    path = tmp_path / f"song.{ending}"
+    write_audio(path, audio, 8000, metadata)
+    assert read_metadata(path) == metadata
+    found, rate = read_audio(path, mono=False)  # which reads a file whole or refuses it
+    assert rate == 8000
+    np.testing.assert_allclose(found, audio, atol=1e-4)
+    # players that know nothing of it read the samples, and short texts as ever
+    samples, _ = soundfile.read(path)
+    assert samples.shape == (801, 2)
+    if length < 10:
+        assert soundfile.SoundFile(path).comment == json.dumps(metadata, ensure_ascii=False)
+
+
+def test_texts_that_libsndfile_wrote_are_read(tmp_path):
+    with soundfile.SoundFile(tmp_path / "a.wav", "w", 8000, 1) as file:
+        file.comment = '{"prompt": "a"}'
+        file.write(np.zeros(9))
+    assert read_metadata(tmp_path / "a.wav") == {"prompt": "a"}
+    soundfile.write(tmp_path / "b.wav", np.zeros(9), 8000)
+    assert read_metadata(tmp_path / "b.wav") == {}

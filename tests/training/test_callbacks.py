@@ -1,10 +1,11 @@
 import math
+import re
 import warnings
 
 import pytest
 from transformers import TrainerControl, TrainerState
 
-from open_musiclm.training import StuckLossCallback, recommended_training_arguments
+from open_musiclm.training import StuckLossCallback, TrainingProgressCallback, recommended_training_arguments
 
 
 def warned_at(losses, tmp_path, warmup=0, **settings):
@@ -51,3 +52,29 @@ def test_it_warns_once(tmp_path):
             state.global_step = step
             callback.on_log(args, state, TrainerControl(), logs={"loss": GUESSING})
     assert len(caught) == 1
+
+
+def test_progress_says_steps_loss_and_time_left(tmp_path, capsys):
+    args = recommended_training_arguments("fine", tmp_path, use_cpu=True)
+    state, control = TrainerState(max_steps=200, global_step=50), TrainerControl()  # resumed
+    for on_screen in (False, True):
+        callback = TrainingProgressCallback("fine", on_screen)
+        state.global_step = 50
+        callback.on_train_begin(args, state, control)
+        for step in range(51, 61):
+            state.global_step = step
+            callback.on_step_end(args, state, control)
+        callback.on_log(args, state, control, logs={"loss": 3.25, "learning_rate": 1e-4, "epoch": 0.1})
+        callback.on_log(args, state, control, logs={"eval_loss": 3.5, "eval_accuracy": 0.125, "eval_runtime": 1.0})
+        callback.on_log(args, state, control, logs={"train_runtime": 9.0})
+        callback.on_train_end(args, state, control)
+    said = capsys.readouterr()
+    first, second, on_screen, *rest = said.out.splitlines()
+    assert re.fullmatch(r"fine, step 60 of 200: loss 3.25, \S+ s a step, \d+ min left", first)
+    assert second.startswith("fine, step 60 of 200: held-out loss 3.5, held-out accuracy 0.125, ")
+    assert on_screen == "step 60: held-out loss 3.5, held-out accuracy 0.125"
+    assert not rest
+    bar = said.err.split("\r")[-1]
+    assert bar.startswith("fine:  30%")
+    assert "60/200" in bar
+    assert "loss 3.25" in bar

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
-from numbers import Integral
+from numbers import Integral, Real
 from typing import Any
 
 import torch
@@ -12,6 +13,8 @@ from .chain import StageChain
 
 #: the source of what a text becomes
 PROMPT_SOURCE = "clap"
+#: longest piece asked for by mistake, in seconds: a day
+MAX_LENGTH_IN_S = 86_400.0
 #: rows of one call: with more it is a mistake, and would fill the memory before it fails
 MOST_WAVEFORMS = 4096
 
@@ -34,6 +37,22 @@ def check_batch(num_prompts: int, num_each: int) -> None:
             f"{num_prompts * num_each} waveforms are more than one call makes ({MOST_WAVEFORMS}); make them in several calls, "
             "each with its own generators."
         )
+
+
+def check_length(audio_length_in_s: Any, sampling_rate: int) -> float:
+    """The length of a piece in seconds; a `ValueError` if it is no number, or no sample or more than a day."""
+    number = isinstance(audio_length_in_s, Real) and not isinstance(audio_length_in_s, bool)
+    if not number or not math.isfinite(audio_length_in_s) or not 0 < audio_length_in_s <= MAX_LENGTH_IN_S:
+        raise ValueError(
+            f"`audio_length_in_s` must be a number of seconds above 0 and up to {MAX_LENGTH_IN_S:.0f}, got "
+            f"{audio_length_in_s!r}."
+        )
+    length = float(audio_length_in_s)
+    if not round(length * sampling_rate):
+        raise ValueError(
+            f"{length:g} s hold no sample at {sampling_rate} Hz; the shortest piece has {1 / sampling_rate:.2g} s."
+        )
+    return length
 
 
 def check_prompts(prompt: str | Sequence[str]) -> list[str]:

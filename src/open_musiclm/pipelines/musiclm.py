@@ -12,10 +12,8 @@ on one another (chain.py). Each step is a method, and is skipped by passing its 
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from fractions import Fraction
-from numbers import Real
 from typing import Any, ClassVar
 
 import torch
@@ -28,6 +26,7 @@ from ..tokenizers.codec import as_codec
 from ..tokenizers.compatibility import check_components
 from .adapters import AdapterMixin
 from .arguments import (
+    check_length,
     check_nothing_missing,
     check_numbers,
     check_prompts,
@@ -43,9 +42,6 @@ from .progress import GenerationInterruptedError, Progress, StepCallback
 from .reranking import rank_by_clap
 from .streaming import MusicStream, Prompt
 from .windows import round_up, to_fraction
-
-#: longest piece asked for by mistake, in seconds: a day
-MAX_LENGTH_IN_S = 86_400.0
 
 
 class MusicLMPipeline(NamedSteps, AdapterMixin, PublishedPipeline):
@@ -361,18 +357,7 @@ class MusicLMPipeline(NamedSteps, AdapterMixin, PublishedPipeline):
 
     def _duration(self, audio_length_in_s: float) -> Fraction:
         """The asked length, rounded up to the time grid."""
-        number = isinstance(audio_length_in_s, Real) and not isinstance(audio_length_in_s, bool)
-        if not number or not math.isfinite(audio_length_in_s) or not 0 < audio_length_in_s <= MAX_LENGTH_IN_S:
-            raise ValueError(
-                f"`audio_length_in_s` must be a number of seconds above 0 and up to {MAX_LENGTH_IN_S:.0f}, got "
-                f"{audio_length_in_s!r}."
-            )
-        if not round(float(audio_length_in_s) * self.sampling_rate):
-            raise ValueError(
-                f"{float(audio_length_in_s):g} s hold no sample at {self.sampling_rate} Hz; the shortest piece has "
-                f"{1 / self.sampling_rate:.2g} s."
-            )
-        return round_up(float(audio_length_in_s), self.time_grid)
+        return round_up(check_length(audio_length_in_s, self.sampling_rate), self.time_grid)
 
     def _generate(
         self,

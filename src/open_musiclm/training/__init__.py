@@ -18,6 +18,7 @@ _MODULE_OF = {
     "StuckLossCallback": "callbacks",
     "LogAtCheckpointsCallback": "callbacks",
     "FiniteNumbersCallback": "callbacks",
+    "TrainingProgressCallback": "callbacks",
     "SealCheckpointsCallback": "callbacks",
     "assemble_pipeline": "assemble",
     "add_lora": "lora",

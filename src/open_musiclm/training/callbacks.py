@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import os
+import time
 import warnings
 from pathlib import Path
 from typing import Any
@@ -79,6 +81,65 @@ class FiniteNumbersCallback(TrainerCallback):
             f"Training stopped at step {step}: the {self.stage} stage's {what} no longer finite. {remedy[0].upper()}"
             f"{remedy[1:]}. A lower learning rate, a longer warm-up, or another precision (bf16, fp32) may help."
         )
+
+
+class TrainingProgressCallback(TrainerCallback):
+    """Steps, loss and the time that is left: a bar on a screen, a line a log elsewhere.
+
+    Args:
+        stage: what is trained.
+        on_screen: show a bar; by default if stderr is a terminal.
+    """
+
+    def __init__(self, stage: str, on_screen: bool | None = None):
+        self.stage = stage
+        self.on_screen = os.isatty(2) if on_screen is None else on_screen
+        self.bar: Any = None
+        self.begun, self.started = 0, 0.0
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any):
+        self.begun, self.started = state.global_step, time.perf_counter()
+        if self.on_screen and state.is_world_process_zero:
+            from tqdm import tqdm
+
+            total, done = state.max_steps, state.global_step
+            self.bar = tqdm(desc=self.stage, total=total, initial=done, unit=" steps", dynamic_ncols=True)
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any):
+        if self.bar is not None:
+            self.bar.update(state.global_step - self.bar.n)
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float] | None = None, **kwargs: Any):
+        if not state.is_world_process_zero or not logs:
+            return
+        figures = {
+            name: logs[name] for name in ("loss", "eval_loss", "eval_accuracy", "eval_clap_score") if name in logs
+        }
+        said = ", ".join(
+            f"{name.replace('eval_', 'held-out ').replace('_', ' ')} {value:.4g}" for name, value in figures.items()
+        )
+        if not said:
+            return
+        if self.bar is not None and "loss" in logs:
+            self.bar.set_postfix_str(said)
+        elif self.bar is not None:
+            self.bar.write(f"step {state.global_step}: {said}")
+        else:
+            print(
+                f"{self.stage}, step {state.global_step} of {state.max_steps}: {said}{self._left(state)}", flush=True
+            )
+
+    def _left(self, state: Any) -> str:
+        done = state.global_step - self.begun
+        if not done or state.global_step == state.max_steps:
+            return ""
+        each = (time.perf_counter() - self.started) / done
+        return f", {each:.3g} s a step, {each * (state.max_steps - state.global_step) / 60:.0f} min left"
+
+    def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any):
+        if self.bar is not None:
+            self.bar.close()
+            self.bar = None
 
 
 class StuckLossCallback(TrainerCallback):

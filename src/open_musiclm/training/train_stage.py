@@ -4,7 +4,6 @@ hand: tokens, `CropCollator`, `recommended_training_arguments`, `recommended_opt
 
 from __future__ import annotations
 
-import os
 import warnings
 from contextlib import ExitStack
 from pathlib import Path
@@ -19,7 +18,13 @@ from ..data.token_dataset import TokenDataset, TokenStreamDataset
 from ..outputs import place_to_write, sole_writer
 from .arguments import recommended_training_arguments
 from .base_stage import fresh_stage, load_base, seeded, stage_component
-from .callbacks import FiniteNumbersCallback, LogAtCheckpointsCallback, SealCheckpointsCallback, StuckLossCallback
+from .callbacks import (
+    FiniteNumbersCallback,
+    LogAtCheckpointsCallback,
+    SealCheckpointsCallback,
+    StuckLossCallback,
+    TrainingProgressCallback,
+)
 from .checkpoints import checkpoint_step, last_complete_checkpoint
 from .checks import check_tokens
 from .crops import CropCollator
@@ -235,10 +240,9 @@ def make_trainer(
         ],
         **watched,
     )
-    if not os.isatty(2):  # one line a log in a file, no bar
-        trainer.remove_callback(ProgressCallback)
-        trainer.remove_callback(PrinterCallback)
-        trainer.add_callback(PrinterCallback)
+    for callback in (ProgressCallback, PrinterCallback):  # ours says more, in fewer characters
+        trainer.remove_callback(callback)
+    trainer.add_callback(TrainingProgressCallback(plan.stage))
     return trainer
 
 
