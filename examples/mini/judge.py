@@ -40,15 +40,33 @@ NUM_FIT_CLIPS = 300
 
 
 def fit_opinions(work: Path, workers: int, num_clips: int = NUM_FIT_CLIPS):
-    """An opinion on each attribute, from real clips that no row has."""
+    """An opinion on each attribute, from real clips that no row has; kept for the next time."""
+    import joblib
     from judges.hearing import Clip, listen_to_all
     from judges.opinions import ATTRIBUTES, form_opinion
     from judges.prompts import truths
 
     known = list(islice(truths(FIT_SEED, LENGTH_IN_S), num_clips))
     clips = [Clip(seed=FIT_SEED, index=index, length_in_s=LENGTH_IN_S) for index, _ in known]
+    path = work / f"opinions-{opinions_version(clips)}.joblib"
+    if path.exists():
+        return joblib.load(path)
     numbers = listen_to_all(clips, work / "heard", workers, "listen to clips to fit on")
-    return {name: form_opinion(name, numbers, [getattr(truth, name) for _, truth in known]) for name in ATTRIBUTES}
+    opinions = {name: form_opinion(name, numbers, [getattr(truth, name) for _, truth in known]) for name in ATTRIBUTES}
+    joblib.dump(opinions, f"{path}.part")
+    os.replace(f"{path}.part", path)
+    return opinions
+
+
+def opinions_version(clips) -> str:
+    """Changes with what is heard, who hears it and how classifiers are fitted."""
+    import hashlib
+
+    import sklearn
+    from judges.hearing import code_version
+
+    parts = [code_version("judges/opinions"), sklearn.__version__, *(clip.key() for clip in clips)]
+    return hashlib.sha1(" ".join(parts).encode()).hexdigest()[:12]
 
 
 def judge_clips(clips, prompts, opinions, work: Path, workers: int, title: str):

@@ -93,10 +93,14 @@ def fingerprint(source: str) -> str:
 
 
 def _run(job: Job) -> None:
+    import diffusers
     import torch
+    import transformers
 
     from open_musiclm.audio import write_audio
 
+    for library in (diffusers, transformers):
+        library.utils.logging.disable_progress_bar()  # of loading: the batches have a bar
     with torch.no_grad():
         audio, rate = MAKERS[job.row](job)
     for path, samples in zip(job.paths, audio, strict=True):
