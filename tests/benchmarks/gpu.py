@@ -85,6 +85,8 @@ class Setting:
             sizes = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "head_dim": 16}
             window = {"semantic": 1.0, "coarse": 0.4, "fine": 0.2}[name]
             sizes |= {"window_in_s": window, "window_stride_in_s": window / 2 if name != "fine" else window}
+            streams = [stream.to_dict() for stream in config_class.from_preset("large").token_streams]
+            sizes["streams"] = [each if each["name"] == "clap" else {**each, "codebook_size": 32} for each in streams]
         self.torch.manual_seed(0)
         model = model_class(config_class.from_preset("large", **sizes, **config))
         return model.eval().to(self.device, dtype or self.dtype)

@@ -14,7 +14,7 @@ from open_musiclm.decoding.interface import Request
 from open_musiclm.decoding.packed_weights import PackedStage, pack_stage
 from open_musiclm.decoding.sampling import StandardSampling
 from open_musiclm.decoding.static_step import StaticState, TorchStep
-from open_musiclm.decoding.step_check import find_fault
+from open_musiclm.decoding.step_check import fastest_right_step, find_fault
 
 needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
 DEVICES = ["cpu", pytest.param("cuda", marks=needs_gpu)]
@@ -150,6 +150,27 @@ def test_faults_are_found(fault, found):
     reason = find_fault(TorchStep(*arguments), Faulty(fault, *arguments))
     assert (reason is None) == (found is None)
     assert found is None or found in reason
+
+
+@torch.no_grad()
+def test_the_fastest_step_that_is_right_is_taken():
+    packed = PackedStage(tiny_stage("coarse"), repack=False)
+    arguments = packed, StaticState(packed, 2, 30, 20), StandardSampling(packed.codebook_size, 0.9, 7), True
+    plain = TorchStep(*arguments)
+    steps = {name: Faulty(fault, *arguments) for name, fault in (("slow", None), ("right", None), ("wrong", "race"))}
+    times = {plain: 3.0, steps["slow"]: 4.0, steps["right"]: 2.0, steps["wrong"]: 1.0}
+
+    def broken():
+        raise RuntimeError("no compiler")
+
+    ways = {"torch": lambda: plain, **{name: lambda n=name: steps[n] for name in steps}, "broken": broken}
+    name, step, faults = fastest_right_step(plain, ways, times.__getitem__)
+    assert (name, step) == ("right", steps["right"])
+    assert faults.keys() == {"wrong", "broken"}
+    assert "change from run to run" in faults["wrong"]
+    assert "no compiler" in faults["broken"]
+    del ways["right"]
+    assert fastest_right_step(plain, ways, times.__getitem__)[0] == "torch"
 
 
 def test_a_step_has_no_host_synchronisation():

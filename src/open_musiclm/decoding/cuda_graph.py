@@ -21,7 +21,7 @@ from .packed import FastDecoder
 from .packed_weights import PackedStage
 from .sampling import StandardSampling, StepSampler
 from .static_step import StaticState, TorchStep
-from .step_check import Step, find_fault
+from .step_check import Step, fastest_right_step
 
 #: recordings kept for a model: each holds the keys and values of a batch
 KEPT_RECORDINGS = 6
@@ -89,9 +89,7 @@ class StepRecording:
             self.step()
 
 
-def choose_step(
-    packed: PackedStage, state: StaticState, sampling: StandardSampling | None, do_sample: bool
-) -> Step | RecordedStep:
+def choose_step(packed: PackedStage, state: StaticState, sampling: StandardSampling | None, do_sample: bool) -> Step:
     """The fastest step that is right here: kernels that overlap, kernels, or PyTorch's; recorded where it can be."""
     plain = TorchStep(packed, state, sampling, do_sample)
     if not state.ids.is_cuda or state.num_tokens < 2:  # of one token there is no step
@@ -99,30 +97,21 @@ def choose_step(
     way = packed.step_ways.get(state.batch_size)
     if way is not None:
         return _make(way, packed, state, sampling, do_sample, plain)
-    recorded = {"torch": _make("torch", packed, state, sampling, do_sample, plain)}
-    faults = {}
-    for way in ("overlapping kernels", "kernels"):
-        if way == "overlapping kernels" and torch.cuda.get_device_capability(state.ids.device) < (9, 0):
-            continue
-        try:
-            step = _make(way, packed, state, sampling, do_sample, plain)
-            faults[way] = find_fault(plain, step)
-        except Exception as error:  # no Triton, no compiler, an old driver: slower, but the same tokens
-            faults[way] = f"{type(error).__name__}: {error}"
-            continue
-        if faults[way] is None:
-            recorded[way] = step
-    state.reset()
-    if "kernels" in faults and len(recorded) == 1:
+    ways = {
+        name: lambda name=name: _make(name, packed, state, sampling, do_sample, plain)
+        for name in ("torch", "overlapping kernels", "kernels")
+        if name != "overlapping kernels" or torch.cuda.get_device_capability(state.ids.device) >= (9, 0)
+    }
+    way, step, faults = fastest_right_step(plain, ways, _milliseconds)
+    if len(faults) == len(ways) - 1:
         warnings.warn(
             f"Decoding of {state.batch_size} samples goes without Triton kernels here: {faults['kernels']}. The step in "
             "PyTorch is recorded instead; it makes the same tokens.",
             stacklevel=2,
         )
-    times = {way: _milliseconds(step) for way, step in recorded.items()} if len(recorded) > 1 else {"torch": 0.0}
-    packed.step_ways[state.batch_size] = min(times, key=lambda way: times[way])
+    packed.step_ways[state.batch_size] = way
     state.reset()
-    return recorded[packed.step_ways[state.batch_size]]
+    return step
 
 
 def _make(

@@ -7,6 +7,7 @@ another result to the last bit means that something was read while it was writte
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from typing import Protocol
 
 import torch
@@ -30,6 +31,37 @@ class Step(Protocol):
     def begin(self) -> None: ...
 
     def __call__(self) -> None: ...
+
+
+def fastest_right_step(
+    plain: TorchStep, ways: Mapping[str, Callable[[], Step]], milliseconds: Callable[[Step], float]
+) -> tuple[str, Step, dict[str, str]]:
+    """The fastest of several steps over the same state that do what `plain` does.
+
+    Args:
+        plain: what they are held against.
+        ways: makes each of them; the first is `plain` as it would be used, which is not checked.
+        milliseconds: what one step takes.
+
+    Returns:
+        Its name, the step, and of each one that is wrong or could not be made the fault.
+    """
+    right, faults = {}, {}
+    for number, (name, make) in enumerate(ways.items()):
+        try:
+            step = make()
+            fault = find_fault(plain, step) if number else None
+        except Exception as error:  # no Triton, no compiler, an old driver, no memory: slower, but the same tokens
+            if not number:
+                raise
+            fault = f"{type(error).__name__}: {error}"
+        if fault is None:
+            right[name] = step
+        else:
+            faults[name] = fault
+    times = {name: milliseconds(step) if len(right) > 1 else 0.0 for name, step in right.items()}
+    fastest = min(times, key=lambda name: times[name])
+    return fastest, right[fastest], faults
 
 
 def find_fault(plain: TorchStep, step, runs: int = CHECKED_RUNS) -> str | None:
