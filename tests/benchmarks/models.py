@@ -53,6 +53,11 @@ def pipeline(size: str, dtype: torch.dtype, device: torch.device, stages: dict |
             self.parts = (semantic_model, coarse_model, fine_model, codec)
             self.semantic_model, self.coarse_model, self.fine_model, self.codec = self.parts
 
+        @property
+        def components(self):
+            names = ("semantic_model", "coarse_model", "fine_model", "codec")
+            return dict(zip(names, self.parts, strict=True))
+
         def encode_prompt(self, prompt):
             generator = torch.Generator().manual_seed(0)
             return torch.randint(1024, (1, 12), generator=generator).expand(len(prompt), -1).to(device)
