@@ -447,6 +447,7 @@ def plain_losses(clips, pipeline_folder, tmp_path_factory):
         (("--gradient-checkpointing",), 1e-6),
         (("--num-workers", 1), 1e-6),
         (("--streaming",), 0.1),  # another order of files
+        (("--set", "torch_compile=true", "--set", "torch_compile_backend=aot_eager"), 1e-5),
     ],
 )
 def test_ways_to_train_change_little(clips, pipeline_folder, tmp_path, plain_losses, more, tolerance):

@@ -95,7 +95,7 @@ class TritonStep:
         self.overlap = overlap
         self.launch = {"launch_pdl": True} if overlap else {}
         batch, like = state.batch_size, packed.norm
-        self.alone = batch == 1
+        self.alone, self.wide = batch == 1, packed.dtype == torch.float32
         self.size = like.shape[0]
         self.inner = packed.layers[0].inner_norm.shape[0]
         self.heads, self.head_dim = packed.num_heads, packed.head_dim
@@ -119,8 +119,8 @@ class TritonStep:
 
     def _blocks(self, outs: int) -> Blocks:
         """For many samples; a float32 product does not run on the tensor cores and keeps whole rows in registers."""
-        if self.packed.dtype == torch.float32:
-            return Blocks(outs=16, ins=32, warps=4, stages=2)
+        if self.wide:
+            return Blocks(outs=16, ins=32, warps=4 if self.samples_a_block == 16 else 8, stages=2)
         if self.samples_a_block == 16:
             return Blocks(outs=outs, ins=128, warps=4, stages=4)
         return Blocks(outs=outs, ins=64, warps=8 if outs > 16 else 4, stages=4)
@@ -207,7 +207,7 @@ class TritonStep:
             self.part, self.stats, state.num_rows, self.heads,
             BIAS=state.bias is not None, PDL=self.overlap, PARTS=self.parts, HEAD_DIM=self.head_dim,
             BLOCK_HEADS=max(_power_of_two(self.heads), 16), BLOCK_ROWS=ROWS_A_BLOCK,
-            TURNS=-(-state.num_rows // (ROWS_A_BLOCK * self.parts)), **self.launch,
+            TURNS=-(-state.num_rows // (ROWS_A_BLOCK * self.parts)), num_stages=2 if self.wide else 3, **self.launch,
         )  # fmt: skip
 
     def _join_project(self, product: ProductWeight) -> None:
