@@ -107,13 +107,20 @@ class TestShapes:
         fast, plain = both(model, **conditions(model, 2))
         assert torch.equal(fast, plain)
 
-    def test_a_batch_is_prefilled_in_parts(self, monkeypatch):
+    @pytest.mark.parametrize("hidden", [True, False], ids=["keys hidden in one sample", "one mask for all"])
+    def test_a_batch_is_prefilled_in_parts(self, monkeypatch, hidden):
         model = tiny_stage("coarse")
         streams = conditions(model, 5)
-        streams["semantic_token_ids"][3, -3:] = -1
-        whole = both(model, 5, **streams)[0]
-        monkeypatch.setitem(packed.ROWS_A_PREFILL, "cpu", 60)
-        assert torch.equal(both(model, 5, **streams)[0], whole)
+        if hidden:
+            streams["semantic_token_ids"][3, -3:] = -1
+        known = torch.randint(16, (5, 4, 1), generator=generators(1)[0])
+        logits = []
+        for rows in (4096, 60):
+            monkeypatch.setitem(packed.ROWS_A_PREFILL, "cpu", rows)
+            with torch.no_grad():
+                logits.append(FastDecoder(model, Request(streams, 5, 12)).prefill(known))
+        torch.testing.assert_close(*logits)
+        assert torch.equal(*both(model, 5, **streams))
 
     def test_bfloat16_is_as_near_to_float32_as_the_plain_loop(self):
         """In bfloat16 tokens may part at near ties; the logits must be no worse than the plain loop's."""

@@ -81,15 +81,15 @@ class FastDecoder(Backend):
             key_mask = key_mask[:1]
         self._allocate(batch_size, self.first_row + request.num_steps, key_mask)
 
-        positions = torch.arange(length, device=x.device)
-        last = []
+        positions, bias = torch.arange(length, device=x.device), packed.bias_table(length)
         samples_a_part = max(self._rows_together(batch_size * length) // length, 1)
-        for first in range(0, batch_size, samples_a_part):
-            part = slice(first, first + samples_a_part)
-            mask = None
-            if first == 0 or len(key_mask) > 1:
-                part_mask = key_mask[part] if len(key_mask) > 1 else key_mask
-                mask = stage.decoder.attention_mask(positions, length, part_mask, packed.bias_table(length))
+        parts = [slice(first, first + samples_a_part) for first in range(0, batch_size, samples_a_part)]
+        mask, last = None, []
+        for part in parts:
+            if mask is None or len(key_mask) > 1:
+                mask = None  # let go of the one before first
+                own_mask = key_mask[part] if len(key_mask) > 1 else key_mask
+                mask = stage.decoder.attention_mask(positions, length, own_mask, bias)
             last.append(self._prefill_part(x[part], part, mask))
         return self._logits(torch.cat(last), steps.shape[1])
 
@@ -157,7 +157,7 @@ class FastDecoder(Backend):
     def _logits(self, x: torch.Tensor, index: int) -> torch.Tensor:
         """Last rows (batch, hidden_size) → logits of step `index` (batch, columns, vocabulary)."""
         x = self._norm(x, self.packed.norm)
-        if self.stream.pattern == "flat":
+        if self.packed.joint_head is None:
             return self.packed.heads[index % self.num_codebooks](x)[:, None]
         return self.packed.joint_head(x).unflatten(-1, (self.num_codebooks, -1))
 

@@ -102,8 +102,7 @@ class MusicLMStageConfig(PreTrainedConfig):
         if self.streams is None:
             self.streams = self._default_streams()
         self.streams = [stream.to_dict() for stream in resolve_streams(self.streams)]
-        if self.intermediate_size is None:
-            self.intermediate_size = 8 * self.hidden_size // 3 if self.use_conv_feed_forward else 4 * self.hidden_size
+        self.intermediate_size = self.inner_size
         super().__post_init__(**kwargs)
 
     def validate_architecture(self):
@@ -121,7 +120,8 @@ class MusicLMStageConfig(PreTrainedConfig):
             )
         if self.loss_weights is not None and len(self.loss_weights) != len(names):
             raise ValueError(f"`loss_weights` needs one weight for each of the {len(names)} streams {names}.")
-        if self.streams[-1]["optional"] or self.streams[-1]["context"] != "same":
+        predicted = self.predicted_stream
+        if predicted.optional or predicted.context != "same":
             raise ValueError(f"The predicted stream {names[-1]!r} can be neither optional nor of another time.")
         if not 0 <= self.condition_dropout < 1:
             raise ValueError(f"`condition_dropout` must lie in [0, 1), got {self.condition_dropout}.")
@@ -157,14 +157,21 @@ class MusicLMStageConfig(PreTrainedConfig):
     @property
     def token_streams(self) -> list[TokenStream]:
         """The streams in order, the predicted one last; with `condition_dropout` all others are optional."""
-        *conditions, predicted = [TokenStream(**stream) for stream in self.streams]
+        *conditions, predicted = [TokenStream(**stream) for stream in self.streams or ()]
         if self.condition_dropout > 0:
             conditions = [replace(stream, optional=True) for stream in conditions]
         return [*conditions, predicted]
 
     @property
     def predicted_stream(self) -> TokenStream:
-        return TokenStream(**self.streams[-1])
+        return self.token_streams[-1]
+
+    @property
+    def inner_size(self) -> int:
+        """`intermediate_size`, or what it is by default."""
+        if self.intermediate_size is not None:
+            return self.intermediate_size
+        return 8 * self.hidden_size // 3 if self.use_conv_feed_forward else 4 * self.hidden_size
 
     @property
     def num_key_value_heads(self) -> int:

@@ -13,18 +13,20 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from typing import cast
 
 import torch
 from transformers import GenerationConfig, GenerationMixin, LogitsProcessorList
 
-from ..decoding.interface import Backend, Request
+from ..decoding.interface import Backend, Request, Stage
 from ..decoding.registry import choose_backend
 from ..decoding.sampling import StepSampler, resolve_generators
+from .configuration import MusicLMStageConfig
 from .generation_settings import check_settings
 from .inputs import check_ranges, collect_streams, complete_streams
 from .patterns import num_known_steps, num_steps, num_whole_frames, take_up
 from .sequence import check_positions
-from .streams import PADDING_ID, unflatten_tokens
+from .streams import PADDING_ID, TokenStream, unflatten_tokens
 
 
 class TokenRun:
@@ -89,14 +91,25 @@ class TokenRun:
 class StageGenerationMixin(GenerationMixin):
     """`generate` of a stage."""
 
+    config: MusicLMStageConfig
+    streams: list[TokenStream]
+
+    @property
+    def predicted_stream(self) -> TokenStream:
+        return self.streams[-1]
+
+    @property
+    def condition_streams(self) -> list[TokenStream]:
+        return self.streams[:-1]
+
     def adjust_generation_fn(self, *args, **kwargs) -> None:
         """Keeps the config's sampling settings where a stage comes without its generation_config.json."""
         own = self.generation_config
-        super().adjust_generation_fn(*args, **kwargs)
+        super().adjust_generation_fn(*args, **kwargs)  # type: ignore[misc]
         if self.generation_config._from_model_config:
             self.generation_config = own
 
-    def generate(
+    def generate(  # type: ignore[override]
         self,
         num_frames: int,
         generator: torch.Generator | Sequence[torch.Generator] | None = None,
@@ -171,8 +184,9 @@ class StageGenerationMixin(GenerationMixin):
         **kwargs,
     ) -> TokenRun:
         """[`generate`], to be carried on some frames at a time; its arguments and errors, and the same tokens."""
+        stage = cast(Stage, self)
         streams = {name: kwargs.pop(name) for name in list(kwargs) if name.endswith("_token_ids")}
-        settings, unknown = self._prepare_generation_config(generation_config, **kwargs)
+        settings, unknown = self._prepare_generation_config(generation_config, **kwargs)  # type: ignore[misc]
         if unknown:
             raise ValueError(f"`generate` does not know the setting {next(iter(unknown))!r}.")
         check_settings(kwargs, settings)
@@ -184,11 +198,11 @@ class StageGenerationMixin(GenerationMixin):
             negative = self._negative_streams(negative_streams or {}, streams)
             streams = {name: torch.cat([token_ids, negative[name]]) for name, token_ids in streams.items()}
 
-        processors = self._get_logits_processor(
+        processors = self._get_logits_processor(  # type: ignore[misc]
             settings,
             input_ids_seq_length=given.shape[1],
             logits_processor=logits_processor if logits_processor is not None else LogitsProcessorList(),
-            device=self.device,
+            device=str(stage.device),
         )
         stream = self.predicted_stream
         sampler = StepSampler(stream, given, num_frames, processors, generators if settings.do_sample else None, scale)
@@ -196,13 +210,13 @@ class StageGenerationMixin(GenerationMixin):
             streams,
             num_rows=len(sampler.steps),
             num_steps=sampler.steps.shape[1],
-            mask_condition_eos=settings.mask_condition_eos,
+            mask_condition_eos=getattr(settings, "mask_condition_eos", True),
             use_cache=settings.use_cache is not False,
             guidance_scale=scale,
             sampling=sampler.standard,
             do_sample=settings.do_sample,
         )
-        backend = choose_backend(self, request, fast)
+        backend = choose_backend(stage, request, fast)
         return TokenRun(backend, sampler, given.shape[1] // stream.num_codebooks, num_frames, on_token)
 
     def _check_guidance(self, scale: float | None, negative_streams: Mapping | None, force: bool) -> float | None:
@@ -265,7 +279,7 @@ class StageGenerationMixin(GenerationMixin):
                 raise ValueError(f"`{name}_token_ids` is an empty batch.")
         batch_size = len(generator) if isinstance(generator, Sequence) else 1  # for a stage that is given nothing
         batch_size = next((len(token_ids) for token_ids in flat.values()), batch_size)
-        flat = complete_streams(flat, self.streams, num_frames, batch_size, self.device)
+        flat = complete_streams(flat, self.streams, num_frames, batch_size, cast(Stage, self).device)
         given = flat.pop(stream.name)
         if given.shape[1] % stream.num_codebooks:
             raise ValueError(

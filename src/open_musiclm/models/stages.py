@@ -13,7 +13,7 @@ from __future__ import annotations
 import functools
 import math
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, cast
 
 import torch
 import torch.nn.functional as F
@@ -31,7 +31,6 @@ from .loss import condition_labels, predicted_labels, weighted_loss
 from .masks import drop_conditions, forgetful_mask
 from .patterns import lay
 from .sequence import Heads, StartVectors, StreamSequenceMixin, logits_of_tokens
-from .streams import TokenStream
 from .transformer import MusicLMDecoder, MusicLMLayerNorm, MusicLMUnitNorm
 
 
@@ -67,17 +66,19 @@ class PrefixState:
     bias_table: torch.Tensor | None = None
 
 
-class MusicLMStageModel(PublishedModel, PreTrainedModel, StreamSequenceMixin, StageGenerationMixin):
+class MusicLMStageModel(  # type: ignore[misc]  # `push_to_hub` is ours
+    PublishedModel, PreTrainedModel, StreamSequenceMixin, StageGenerationMixin
+):
     """A causal decoder over an ordered list of token streams, the last one predicted."""
 
     config: MusicLMStageConfig
     config_class = MusicLMStageConfig
     base_model_prefix = "stage"
-    _no_split_modules: ClassVar[list[str]] = ["MusicLMDecoderLayer"]
-    _skip_keys_device_placement: ClassVar[list[str]] = ["past_key_values"]
+    _no_split_modules = ["MusicLMDecoderLayer"]
+    _skip_keys_device_placement = ["past_key_values"]
     # No cast and no int8 for it: see `ContinuousPositionBias`.
-    _keep_in_fp32_modules: ClassVar[list[str]] = ["decoder.position_bias"]
-    _keep_in_fp32_modules_strict: ClassVar[list[str]] = ["decoder.position_bias"]
+    _keep_in_fp32_modules = ["decoder.position_bias"]
+    _keep_in_fp32_modules_strict = ["decoder.position_bias"]
     _supports_sdpa = True
     _supports_flex_attn = True  # in training: see `ScoreBias`
     _supports_attention_backend = True
@@ -86,6 +87,8 @@ class MusicLMStageModel(PublishedModel, PreTrainedModel, StreamSequenceMixin, St
     def __init__(self, config: MusicLMStageConfig):
         super().__init__(config)
         self.streams = config.token_streams
+        #: those that training hides one by one
+        self.optional_names = [stream["name"] for stream in config.streams or () if stream["optional"]]
         self.main_input_name = self.predicted_stream.argument
         size = config.hidden_size
         self.embeddings = nn.ModuleDict({s.name: nn.Embedding(s.num_embeddings, size) for s in self.streams})
@@ -111,7 +114,7 @@ class MusicLMStageModel(PublishedModel, PreTrainedModel, StreamSequenceMixin, St
         self.generation_config = GenerationConfig(**settings | (self.config.sampling_defaults or {}))
 
     @functools.wraps(PreTrainedModel.save_pretrained)  # diffusers reads its parameters
-    def save_pretrained(self, *args, **kwargs) -> None:
+    def save_pretrained(self, *args, **kwargs) -> None:  # type: ignore[override]
         # The sampling settings go into config.json too: see `sampling_defaults`.
         settings = self.generation_config.to_diff_dict()
         self.config.sampling_defaults = {name: settings[name] for name in settings if name != "transformers_version"}
@@ -119,11 +122,11 @@ class MusicLMStageModel(PublishedModel, PreTrainedModel, StreamSequenceMixin, St
 
     default_temperature: ClassVar[float] = 1.0
 
-    def get_input_embeddings(self) -> nn.Embedding:
+    def get_input_embeddings(self) -> nn.Module:
         """The predicted stream's table (quantizers of weights ask for one)."""
         return self.embeddings[self.predicted_stream.name]
 
-    def set_input_embeddings(self, value: nn.Embedding) -> None:
+    def set_input_embeddings(self, value: nn.Module) -> None:
         self.embeddings[self.predicted_stream.name] = value
 
     @property
@@ -133,14 +136,6 @@ class MusicLMStageModel(PublishedModel, PreTrainedModel, StreamSequenceMixin, St
         It counts `labels`, so not where conditioning streams' tokens are in the loss too: then each batch is a mean.
         """
         return not any((self.config.loss_weights or [])[:-1])
-
-    @property
-    def predicted_stream(self) -> TokenStream:
-        return self.streams[-1]
-
-    @property
-    def condition_streams(self) -> list[TokenStream]:
-        return self.streams[:-1]
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
@@ -231,13 +226,15 @@ class MusicLMStageModel(PublishedModel, PreTrainedModel, StreamSequenceMixin, St
         if use_cache and past_key_values is None:
             past_key_values = DynamicCache(config=self.config)
         prefix: PrefixState | None = getattr(past_key_values, "prefix_state", None)
+        past_length: int | torch.Tensor
+        first_step: int | torch.Tensor
 
         predicted = self.predicted_stream
         flat = self._collect(given, in_steps, filled=prefix is not None)
         if self.training and self.config.condition_dropout > 0 and prefix is None and self.condition_streams:
             flat |= drop_conditions(
                 {stream.name: flat[stream.name] for stream in self.condition_streams},
-                [stream["name"] for stream in self.config.streams if stream["optional"]],
+                self.optional_names,
                 self.config.condition_dropout,
             )
         own = flat[predicted.name]
@@ -248,28 +245,28 @@ class MusicLMStageModel(PublishedModel, PreTrainedModel, StreamSequenceMixin, St
             hidden_states, key_mask, sizes = self.embed_sequence(
                 laid | {predicted.name: steps}, append_condition_eos, mask_condition_eos
             )
-            past_length: int | torch.Tensor = 0
+            past_length, first_step = 0, 0
             if past_key_values is not None:
                 num_rows = sum(sizes[:-1]) + 1
                 self.check_cached_prefix(num_rows, steps.shape[1])
                 all_visible = bool(key_mask.all())
                 prefix = PrefixState(num_rows, None if all_visible else key_mask[:, :num_rows])
-                past_key_values.prefix_state = prefix
+                past_key_values.prefix_state = prefix  # type: ignore[attr-defined]
         else:
-            past_length = past_key_values.get_seq_length()
+            past_length = cast(Cache, past_key_values).get_seq_length()
             if isinstance(past_length, torch.Tensor):
                 past_length = past_length.clone()  # a static cache counts in place
-            hidden_states = self.embed_steps(steps, predicted, past_length - prefix.num_rows)
+            first_step = past_length - prefix.num_rows
+            hidden_states = self.embed_steps(steps, predicted, first_step)
+            first_step = first_step + 1  # that the first of these rows predicts
             key_mask, sizes = None, []
 
         attention_mask = self._attention_mask(hidden_states, key_mask, past_key_values, prefix, past_length)
         hidden_states = self.decoder(hidden_states, attention_mask, past_key_values, **streams)
 
+        conditions: list[torch.Tensor] = []
         if sizes:
             *conditions, hidden_states = hidden_states.split(sizes, dim=1)
-            first_step = 0
-        else:
-            conditions, first_step = [], past_length - prefix.num_rows + 1
         logits = self.compute_logits(hidden_states, predicted, first_step)
         if not in_steps:
             logits = logits_of_tokens(logits, predicted, steps.shape[1])
@@ -320,7 +317,8 @@ class MusicLMStageModel(PublishedModel, PreTrainedModel, StreamSequenceMixin, St
         elif prefix is not None:
             key_mask = None
         if self.training and self.config.forgetful_mask_prob > 0 and past_key_values is None:
-            key_mask = key_mask & forgetful_mask(batch, length, self.config.forgetful_mask_prob, self.device)
+            kept = forgetful_mask(batch, length, self.config.forgetful_mask_prob, self.device)
+            key_mask = kept if key_mask is None else key_mask & kept
 
         if prefix is None:
             table = self.decoder.bias_table(num_keys)

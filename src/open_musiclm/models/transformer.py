@@ -123,7 +123,7 @@ class MusicLMFeedForward(nn.Module):
         super().__init__()
         self.config = config
         self.layer_idx = layer_idx
-        inner = config.intermediate_size
+        inner = config.inner_size
         self.up_proj = nn.Linear(config.hidden_size, 2 * inner, bias=False)
         self.conv = (
             nn.Conv1d(2 * inner, 2 * inner, config.conv_kernel_size, groups=2 * inner, bias=False)
@@ -136,13 +136,13 @@ class MusicLMFeedForward(nn.Module):
     def forward(self, hidden_states: torch.Tensor, past_key_values: Cache | None = None) -> torch.Tensor:
         inner = self.up_proj(hidden_states)  # (batch, length, 2 · inner)
         if self.conv is not None:
-            inner = self._convolve(inner.transpose(1, 2), past_key_values).transpose(1, 2)
+            inner = self._convolve(self.conv, inner.transpose(1, 2), past_key_values).transpose(1, 2)
         value, gate = inner.chunk(2, dim=-1)
         inner = self.inner_norm(value * F.gelu(gate))
         inner = F.dropout(inner, p=self.config.hidden_dropout, training=self.training)
         return self.down_proj(inner)
 
-    def _convolve(self, inner: torch.Tensor, past_key_values: Cache | None) -> torch.Tensor:
+    def _convolve(self, conv: nn.Conv1d, inner: torch.Tensor, past_key_values: Cache | None) -> torch.Tensor:
         """(batch, channels, length), with the last inputs of the cache or zeros on the left."""
         length = inner.shape[-1]
         needed = length + self.config.conv_kernel_size - 1
@@ -150,7 +150,7 @@ class MusicLMFeedForward(nn.Module):
             inner = past_key_values.update_conv_state(
                 inner, self.layer_idx, conv_kernel_size=self.config.conv_kernel_size
             )[..., -needed:]
-        return self.conv(F.pad(inner, (needed - inner.shape[-1], 0)))
+        return conv(F.pad(inner, (needed - inner.shape[-1], 0)))
 
 
 class MusicLMDecoderLayer(GradientCheckpointingLayer):
@@ -194,11 +194,12 @@ class ContinuousPositionBias(KeepsFloat32):
         )
 
     def forward(self, distances: torch.Tensor) -> torch.Tensor:
-        hidden = distances.unsqueeze(-1).to(self.layers[0].weight.dtype)
+        *inner, last = self.layers
+        hidden = distances.unsqueeze(-1).to(next(self.parameters()).dtype)
         with torch.autocast(distances.device.type, enabled=False):
-            for layer in self.layers[:-1]:
+            for layer in inner:
                 hidden = F.silu(layer(hidden))
-            return self.layers[-1](hidden).T
+            return last(hidden).T
 
 
 class BucketedPositionBias(nn.Module):
