@@ -11,7 +11,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext, suppress
-from typing import ClassVar
+from typing import ClassVar, cast
 
 import torch
 
@@ -211,7 +211,7 @@ class GraphDecoder(FastDecoder):
 
     def decode_one_step(self, steps: torch.Tensor) -> torch.Tensor:
         """The logits are overwritten by the next step."""
-        recording = self.recording[1]
+        _, recording = cast(tuple, self.recording)
         recording.begin(steps[:, -1], steps.shape[1] - 1)
         recording.replay()
         return recording.state.logits.view(len(steps), -1, self.packed.vocabulary_size)
@@ -220,7 +220,7 @@ class GraphDecoder(FastDecoder):
         if self.sampling is None:
             yield from super().advance(sampler, made, stop)
             return
-        recording = self.recording[1]
+        _, recording = cast(tuple, self.recording)
         state, token_ids = recording.state, sampler.steps[..., 0]
         if self.written != made and made < stop:  # the window's beginning and first token were made elsewhere
             recording.begin(token_ids[:, made - 1, None], made - 1)

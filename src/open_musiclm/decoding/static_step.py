@@ -146,8 +146,9 @@ class TorchStep:
     def _feed_forward(self, number: int, x: torch.Tensor, row: torch.Tensor, age: torch.Tensor) -> torch.Tensor:
         layer, eps = self.packed.layers[number], self.packed.norm_eps
         inner = layer.up_proj(F.layer_norm(x, layer.mlp_norm.shape, layer.mlp_norm, None, eps))
-        if layer.conv:
-            ring, taps = self.state.conv_inputs[number], self.conv[number]
+        taps = self.conv[number]
+        if taps is not None:
+            ring = self.state.conv_inputs[number]
             ring.index_copy_(1, row % len(taps), inner[:, None])
             inner = (ring * taps.index_select(0, len(taps) - 1 - age)).sum(dim=1)
         value, gate = inner.chunk(2, dim=-1)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import torch
 import torch.nn.functional as F
@@ -242,7 +242,8 @@ class TritonStep:
             )  # fmt: skip
 
     def _sample(self) -> None:
-        packed, state, sampling = self.packed, self.state, self.sampling
+        packed, state = self.packed, self.state
+        sampling = cast(StandardSampling, self.sampling)  # without it the caller draws
         top_k = sampling.top_k if sampling.top_k is not None and sampling.top_k < packed.codebook_size else None
         # a warp a sample: the bisection's sums then stay in it
         triton_attention.sample_and_embed[(state.batch_size,)](

@@ -30,6 +30,7 @@ from .inputs import check_ranges, collect_streams, complete_streams, num_predict
 from .loss import condition_labels, predicted_labels, weighted_loss
 from .masks import drop_conditions, forgetful_mask
 from .patterns import lay
+from .scores import ScoreBias
 from .sequence import Heads, StartVectors, StreamSequenceMixin, logits_of_tokens
 from .transformer import MusicLMDecoder, MusicLMLayerNorm, MusicLMUnitNorm
 
@@ -302,7 +303,7 @@ class MusicLMStageModel(  # type: ignore[misc]  # `push_to_hub` is ours
         past_key_values: Cache | None,
         prefix: PrefixState | None,
         past_length: int | torch.Tensor,
-    ) -> torch.Tensor:
+    ) -> torch.Tensor | ScoreBias:
         """The additive mask of this call's rows over all keys, from what the cache remembers of the rows before."""
         batch, length = hidden_states.shape[:2]
         positions = torch.arange(length, device=hidden_states.device) + past_length
