@@ -62,7 +62,7 @@ def upload_folder(folder: Path, repo_id: str, private: bool) -> str:
 
 def _described(component: Path):
     """What the check needs of a component: its config, and for codebooks themselves the (small) model."""
-    config = AutoConfig.from_pretrained(component)
+    config = AutoConfig.from_pretrained(component, trust_remote_code=False)
     for model_class in (ClapQuantizer, SemanticQuantizer, EncodecModel):
         if type(config) is model_class.config_class:
             return model_class.from_pretrained(component)

@@ -7,6 +7,7 @@ from typing import Any
 
 from transformers import AutoTokenizer, ClapConfig, ClapFeatureExtractor, ClapModel, ClapProcessor
 
+from ..hub.reading import read_processor
 from .checkpoint_files import read_state_dict
 from .clap_names import clap_config, clap_rows, with_text_buffers
 from .name_table import apply_name_table, meta_shapes, save_converted
@@ -47,5 +48,5 @@ def convert_clap(
         frequency_max=MEL_RANGE["frequency_max"],
         truncation="fusion" if config.audio_config.enable_fusion else "rand_trunc",
     )
-    processor = ClapProcessor(feature_extractor=extractor, tokenizer=AutoTokenizer.from_pretrained(tokenizer))
+    processor = ClapProcessor(feature_extractor=extractor, tokenizer=read_processor(AutoTokenizer, tokenizer))
     processor.save_pretrained(processor_folder)

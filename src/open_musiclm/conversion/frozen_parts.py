@@ -7,6 +7,7 @@ from typing import Any
 
 from transformers import AutoModel, ClapFeatureExtractor, ClapModel, ClapProcessor, EncodecModel, PreTrainedModel
 
+from ..hub.reading import read_pretrained, read_processor
 from .checkpoint_error import CheckpointError
 from .clap_conversion import MEL_RANGE, convert_clap
 from .encodec_conversion import convert_encodec
@@ -24,8 +25,8 @@ def bring_clap(source: str, folder: Path, tokenizer: str) -> list[str]:
     if Path(source).is_file():
         convert_clap(source, folder / "clap", folder / "clap_processor", tokenizer)
         return []
-    model = ClapModel.from_pretrained(source, dtype="auto")
-    processor = ClapProcessor.from_pretrained(source)
+    model = read_pretrained(ClapModel, source, whole=False, dtype="auto")
+    processor = read_processor(ClapProcessor, source)
     notes = []
     text_config: Any = model.config.text_config
     if text_config.layer_norm_eps != _TEXT_NORM_EPS:
@@ -50,7 +51,7 @@ def bring_codec(source: str, folder: Path) -> None:
     if Path(source).is_file():
         convert_encodec(source, folder / "codec")
     else:
-        codec = EncodecModel.from_pretrained(source, dtype="auto")
+        codec = read_pretrained(EncodecModel, source, whole=False, dtype="auto")
         _record_source(codec, source)
         codec.save_pretrained(folder / "codec")
 
@@ -63,7 +64,7 @@ def bring_semantic_encoder(source: str, folder: Path) -> None:
     """
     if Path(source).is_file():
         raise CheckpointError(f"{source}: a semantic encoder is given as a Hub id or a folder with its config.json")
-    encoder = AutoModel.from_pretrained(source, dtype="auto", trust_remote_code=False)
+    encoder = read_pretrained(AutoModel, source, whole=False, dtype="auto")
     _record_source(encoder, source)
     encoder.save_pretrained(folder / "semantic_encoder")
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from ..hub.files import read_json_table
+from ..hub.reading import told
 from ..models.chain import stages_among
 from ..models.stage_kinds import STAGE_KINDS
 
@@ -25,13 +26,16 @@ def stage_configs(folder: Path) -> dict[str, Any]:
     """Configs of a saved pipeline's stages, by component name, in the order in which they can run."""
     from transformers import AutoConfig
 
-    index = json.loads((folder / "model_index.json").read_text(encoding="utf-8"))
+    index = read_json_table(folder / "model_index.json")
     names = [
         name
         for name, value in index.items()
-        if isinstance(value, list) and value[0] == "open_musiclm" and (folder / name / "config.json").is_file()
+        if isinstance(value, list) and value[:1] == ["open_musiclm"] and (folder / name / "config.json").is_file()
     ]
-    return stages_among({name: AutoConfig.from_pretrained(folder / name) for name in names})
+    with told(folder):
+        return stages_among(
+            {name: AutoConfig.from_pretrained(folder / name, trust_remote_code=False) for name in names}
+        )
 
 
 def pipeline_folder(pipeline: str | os.PathLike, revision: str | None = None, stages: bool = False) -> Path:
@@ -62,21 +66,15 @@ def load_networks(
         codebooks: a folder with `clap_quantizer` and `semantic_quantizer`, used in place of the pipeline's.
         only: load these; the others are `None`.
     """
-    import transformers
-
-    import open_musiclm
-
+    from ..hub.components import read_component
+    from ..hub.reading import read_pretrained
     from ..tokenizers import quantizers
 
     folder = pipeline_folder(pipeline, revision)
-    index = json.loads((folder / "model_index.json").read_text(encoding="utf-8"))
+    index = read_json_table(folder / "model_index.json")
 
     def component(name: str) -> Any:
-        library, class_name = index.get(name) or (None, None)
-        if class_name is None or name not in only:
-            return None
-        module = open_musiclm if library == "open_musiclm" else transformers
-        return getattr(module, class_name).from_pretrained(folder / name)
+        return read_component(folder, index, name) if name in only else None
 
     networks = {name: component(name) for name in ("clap", "clap_processor", "semantic_encoder", "codec")}
     for name, quantizer_class in (
@@ -85,7 +83,7 @@ def load_networks(
     ):
         fitted = None if codebooks is None else Path(codebooks) / name
         if fitted is not None and fitted.is_dir():
-            networks[name] = quantizer_class.from_pretrained(fitted)
+            networks[name] = read_pretrained(quantizer_class, fitted, any_variant=True)
         else:
             networks[name] = component(name)
     if codebooks is not None and not any(

@@ -175,7 +175,7 @@ def parts_of_folder(folder: str | Path) -> list[Part]:
     parts = []
     for config_file in sorted(Path(folder).glob("*/config.json")):
         part_folder = config_file.parent
-        config = AutoConfig.from_pretrained(part_folder)
+        config = AutoConfig.from_pretrained(part_folder, trust_remote_code=False)
         quantizer = quantizers.get(type(config))
         fingerprint = quantizer.from_pretrained(part_folder).fingerprint if quantizer else None
         class_name = json.loads(config_file.read_text(encoding="utf-8"))["architectures"][0]

@@ -25,11 +25,12 @@ from huggingface_hub import CommitInfo
 from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError
 from transformers import PreTrainedModel
 
-from . import components
+from . import components, doors
+from .files import read_json_table
 from .model_card import card_of_components
 from .publishing import CARD_FILE, upload
 
-LIBRARY = "open_musiclm"
+LIBRARY = components.LIBRARY
 PIPELINE_FILE = "pipeline.py"
 
 # Components of this package are written into model_index.json as ["open_musiclm", class], wherever the class lives.
@@ -181,18 +182,20 @@ class PublishedPipeline(DiffusionPipeline):
     @classmethod
     def _dict_from_json_file(cls, json_file):
         """The class to load is this one: a `_class_name` that points to the repository's own code is not followed."""
-        config = super()._dict_from_json_file(json_file)
-        if "_class_name" in config:
-            config["_class_name"] = cls.__name__
+        config = read_json_table(json_file)
+        if "_class_name" not in config:
+            raise ValueError(f"{json_file} names no `_class_name`: it is not the index of a pipeline.")
+        config["_class_name"] = cls.__name__
         return config
 
     @classmethod
     def extract_init_dict(cls, config_dict, **kwargs):
-        """Components of this package come from the installed package, not from a file beside their weights."""
-        config_dict = {
-            name: [components.__name__, value[1]]
-            if isinstance(value, list | tuple) and len(value) == 2 and value[0] == LIBRARY
-            else value
-            for name, value in config_dict.items()
-        }
-        return super().extract_init_dict(config_dict, **kwargs)
+        """Components come from classes that are installed and belong in their slots, through the door of `reading.py`."""
+        slots = {name for names in cls._get_signature_keys(cls)[:1] for name in names} | set(cls._optional_components)
+        found = {}
+        for name, value in config_dict.items():
+            if name in slots:
+                named = components.named_class(config_dict, name)
+                value = [None, None] if named is None else [doors.__name__, named.__name__]
+            found[name] = value
+        return super().extract_init_dict(found, **kwargs)

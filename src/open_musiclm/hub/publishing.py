@@ -11,6 +11,7 @@ from typing import Any
 from huggingface_hub import CommitInfo, HfApi, ModelCard
 
 from .model_card import card_of_components
+from .reading import ReadWhole
 
 CARD_FILE = "README.md"
 
@@ -67,8 +68,8 @@ def upload(
     )
 
 
-class PublishedModel:
-    """Mixin of stages and quantizers: `push_to_hub` writes a card that says what the part is and belongs to."""
+class PublishedModel(ReadWhole):
+    """Mixin of stages and quantizers: read whole or refused; `push_to_hub` writes a card of what the part is and belongs to."""
 
     def push_to_hub(
         self, repo_id: str, *, max_shard_size: int | str = "50GB", variant: str | None = None, **upload_kwargs: Any

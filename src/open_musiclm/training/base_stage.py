@@ -15,6 +15,7 @@ from transformers import AutoConfig, AutoModel
 
 from ..data.networks import pipeline_folder, stage_configs
 from ..data.records import TokenRecord
+from ..hub.reading import file_of_repository, read_pretrained, told
 from ..models.chain import find_stage
 from ..models.configuration import MusicLMStageConfig
 from ..models.stage_kinds import STAGE_KINDS
@@ -76,11 +77,10 @@ def load_base(
     if not folder.is_dir():
         if folder.exists() or str(base).count("/") != 1 or str(base).startswith((".", "/", "~")):
             raise ValueError(f"There is no pipeline or stage {str(base)!r}: neither a folder nor a Hub id.")
-        from huggingface_hub import file_exists
-
-        is_pipeline = file_exists(str(base), "model_index.json", revision=revision)
+        is_pipeline = file_of_repository(str(base), "model_index.json", revision) is not None
     if is_pipeline:
         folder = pipeline_folder(base, revision, stages=True)
+        check_links(folder, folder)  # its parts will be copied: refused now rather than when the training is done
         base, revision = folder / stage_component(folder, stage), None
     return _load(stage, base, revision, overrides, alone=not is_pipeline), folder if is_pipeline else None
 
@@ -89,7 +89,8 @@ def _load(
     stage: str, where: str | os.PathLike, revision: str | None, overrides: dict[str, Any], alone: bool
 ) -> MusicLMStageModel:
     try:
-        config = AutoConfig.from_pretrained(where, revision=revision)
+        with told(where):
+            config = AutoConfig.from_pretrained(where, revision=revision, trust_remote_code=False)
     except (OSError, ValueError) as error:
         raise ValueError(f"{str(where)!r} holds no stage: {str(error).splitlines()[0]}") from error
     kind = STAGE_KINDS.get(stage)
@@ -98,4 +99,14 @@ def _load(
     ):
         raise ValueError(f"{str(where)!r} is a {config.model_type!r}, not the {stage} stage.")
     with explained(type(config), overrides):
-        return AutoModel.from_pretrained(where, revision=revision, dtype=torch.float32, **overrides)
+        return read_pretrained(AutoModel, where, any_variant=True, revision=revision, dtype=torch.float32, **overrides)
+
+
+def check_links(source: Path, part: Path) -> None:
+    """Refuse links that point out of a pipeline; a snapshot of the Hub's cache has links to the files beside it."""
+    home = source.resolve()
+    if home.parent.name == "snapshots":
+        home = home.parents[1]
+    for path in (part, *part.rglob("*")):
+        if path.is_symlink() and not path.resolve().is_relative_to(home):
+            raise ValueError(f"{str(path)!r} is a link out of the pipeline {str(source)!r}; it is not followed.")

@@ -14,7 +14,7 @@ from ..data.records import TokenRecord, write_whole
 from ..hub.model_card import card_of_components, is_hub_id, model_card, parts_of_folder
 from ..hub.pipelines import LIBRARY, loader_index, write_code_files
 from ..hub.publishing import CARD_FILE
-from .base_stage import load_base, stage_component
+from .base_stage import check_links, load_base, stage_component
 from .lora import load_lora, merge_lora, save_lora
 from .plan import TrainingPlan
 
@@ -126,13 +126,3 @@ def copy_pipeline(source: Path, output: Path, component: str, save: Any) -> None
     write_code_files(output, [name for name in components if slots[name][0] == LIBRARY])
     write_whole(output / CARD_FILE, str(model_card(parts_of_folder(output), output.resolve().name)))
     write_whole(output / "model_index.json", loader_index(index))
-
-
-def check_links(source: Path, part: Path) -> None:
-    """Refuse links that point out of a pipeline; a snapshot of the Hub's cache has links to the files beside it."""
-    home = source.resolve()
-    if home.parent.name == "snapshots":
-        home = home.parents[1]
-    for path in (part, *part.rglob("*")):
-        if path.is_symlink() and not path.resolve().is_relative_to(home):
-            raise ValueError(f"{str(path)!r} is a link out of the pipeline {str(source)!r}; it is not followed.")

@@ -22,8 +22,10 @@ from huggingface_hub import ModelCard
 from ..data.records import write_whole
 from ..decoding.packed_weights import forget_packed
 from ..extras import extra_needed
+from ..hub.files import StoredTensor, read_header, read_json
 from ..hub.model_card import is_hub_id
 from ..hub.publishing import upload
+from ..hub.reading import all_finite, file_of_repository, told
 from ..models.streams import TokenStream
 from ..tokenizers.compatibility import check_streams
 
@@ -157,13 +159,42 @@ def load_lora(stage: Any, *adapters: str | os.PathLike, weights: Sequence[float]
     for adapter in adapters:
         _check_adapter(stage, adapter)
     names = ["default", *(f"adapter_{index}" for index in range(1, len(adapters)))]
-    model = PeftModel.from_pretrained(stage, str(adapters[0]), adapter_name=names[0])
+    headers = [_read_adapter_header(adapter) for adapter in adapters]
+    with told(adapters[0]):
+        model = PeftModel.from_pretrained(stage, str(adapters[0]), adapter_name=names[0])
     for name, adapter in zip(names[1:], adapters[1:], strict=True):
-        model.load_adapter(str(adapter), adapter_name=name)
+        with told(adapter):
+            model.load_adapter(str(adapter), adapter_name=name)
+    for name, adapter, header in zip(names, adapters, headers, strict=True):
+        _refuse_half_an_adapter(model, name, adapter, header)
     if len(adapters) > 1 or weights != [1.0]:
         model.add_weighted_adapter(names, weights, STACK, combination_type="cat")
         model.set_adapter(STACK)
     return model.eval()
+
+
+def _read_adapter_header(adapter: str | os.PathLike) -> dict[str, StoredTensor]:
+    """The header of an adapter's weights, which are read in safetensors alone."""
+    folder, file = Path(adapter), "adapter_model.safetensors"
+    path = folder / file if folder.is_dir() else file_of_repository(str(adapter), file)
+    if path is None or not path.is_file():
+        raise ValueError(f"{str(adapter)!r} is no adapter: it holds no {file}.")
+    return read_header(path)
+
+
+def _refuse_half_an_adapter(
+    model: Any, name: str, adapter: str | os.PathLike, header: dict[str, StoredTensor]
+) -> None:
+    """Weights that are missing, left over or no numbers: PEFT would draw or drop them."""
+    from peft import get_peft_model_state_dict
+
+    needed = get_peft_model_state_dict(model, adapter_name=name)
+    for problem, names in (("lacks", needed.keys() - header.keys()), ("has also", header.keys() - needed.keys())):
+        if names:
+            raise ValueError(f"The adapter {str(adapter)!r} is not one of this stage: it {problem} {min(names)!r}.")
+    for key, tensor in needed.items():
+        if not all_finite(tensor):
+            raise ValueError(f"The adapter {str(adapter)!r}: {key!r} holds values that are not finite.")
 
 
 def merge_lora(model: Any) -> Any:
@@ -197,7 +228,7 @@ def adapter_streams(adapter: str | os.PathLike) -> list[TokenStream] | None:
             return None
     if not path.is_file():
         return None
-    return [TokenStream(**stream) for stream in json.loads(path.read_text(encoding="utf-8"))]
+    return [TokenStream(**stream) for stream in read_json(path)]
 
 
 def _check_adapter(stage: Any, adapter: str | os.PathLike) -> None:

@@ -13,6 +13,7 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 import torch
 
+from ...hub.reading import read_pretrained, read_processor
 from ...tokenizers.clap import clap_audio_embeddings, clap_text_embeddings
 from ..records import Backbone
 
@@ -60,11 +61,11 @@ class ClapEmbedder:
 
         folder = Path(name)
         if (folder / "model_index.json").is_file():
-            model = ClapModel.from_pretrained(folder / "clap")
-            processor = ClapProcessor.from_pretrained(folder / "clap_processor")
+            model = read_pretrained(ClapModel, folder / "clap", any_variant=True)
+            processor = read_processor(ClapProcessor, folder / "clap_processor")
         else:
-            model = ClapModel.from_pretrained(name, revision=revision or "main")
-            processor = ClapProcessor.from_pretrained(name, revision=revision or "main")
+            model = read_pretrained(ClapModel, name, whole=False, revision=revision or "main")
+            processor = read_processor(ClapProcessor, name, revision=revision or "main")
         torch.nn.Module.to(model, device)
         return cls(model, processor, name, _commit(model))
 
@@ -122,9 +123,9 @@ class HubertEmbedder:
     ) -> HubertEmbedder:
         from transformers import AutoModel, Wav2Vec2FeatureExtractor
 
-        model = AutoModel.from_pretrained(name, revision=revision or "main")
+        model = read_pretrained(AutoModel, name, whole=False, revision=revision or "main")
         try:
-            extractor = Wav2Vec2FeatureExtractor.from_pretrained(name, revision=revision or "main")
+            extractor = read_processor(Wav2Vec2FeatureExtractor, name, revision=revision or "main")
         except OSError:  # a bare model: what nearly all of these were trained with
             extractor = Wav2Vec2FeatureExtractor(sampling_rate=16000, do_normalize=True)
         torch.nn.Module.to(model, device)
@@ -162,8 +163,8 @@ class AstEmbedder:
     def from_pretrained(cls, name: str, revision: str | None = None, device: str = "cpu") -> AstEmbedder:
         from transformers import ASTFeatureExtractor, ASTForAudioClassification
 
-        model = ASTForAudioClassification.from_pretrained(name, revision=revision or "main")
-        extractor = ASTFeatureExtractor.from_pretrained(name, revision=revision or "main")
+        model = read_pretrained(ASTForAudioClassification, name, revision=revision or "main")
+        extractor = read_processor(ASTFeatureExtractor, name, revision=revision or "main")
         torch.nn.Module.to(model, device)
         return cls(model, extractor, name, _commit(model))
 

@@ -309,6 +309,8 @@ def _load_from_hub(name: str, source: str, device: str) -> System:
 def _load_pipeline(name: str, path: str, source: str, device: str) -> System:
     from diffusers import DiffusionPipeline
 
+    from ...hub.reading import refuse_code
+
     config = DiffusionPipeline.load_config(path)
     class_name = config["_class_name"]
     if OURS in (class_name if isinstance(class_name, list) else [class_name]):
@@ -316,14 +318,17 @@ def _load_pipeline(name: str, path: str, source: str, device: str) -> System:
 
         pipeline = MusicLMPipeline.from_pretrained(path)
         return MusicLMSystem(name, pipeline.to(device), source, getattr(pipeline.clap.config, "_commit_hash", None))
-    return DiffusersSystem(name, DiffusionPipeline.from_pretrained(path).to(device), source)
+    folder = Path(path if Path(path).is_dir() else DiffusionPipeline.download(path, trust_remote_code=False))
+    refuse_code(folder)
+    return DiffusersSystem(name, DiffusionPipeline.from_pretrained(folder, trust_remote_code=False).to(device), source)
 
 
 def _load_transformers(name: str, path: str, source: str, device: str) -> System:
     from transformers import pipeline
 
     try:
-        return TransformersSystem(name, pipeline("text-to-audio", model=path, device=device), source)
+        network = pipeline("text-to-audio", model=path, device=device, trust_remote_code=False)
+        return TransformersSystem(name, network, source)
     except (ValueError, KeyError) as error:
         raise ValueError(
             f"{source!r} is no text-to-audio model of transformers: {str(error).splitlines()[0]}"
