@@ -104,7 +104,7 @@ def test_every_second_evaluation_and_first_process_only(tmp_path):
 
 @pytest.mark.parametrize(
     ("change", "said"),
-    [({"stage": "codec"}, "must be one of"), ({"prompts": []}, "at least one"), ({"prompts": [" "]}, "say something"),
+    [({"stage": "codec"}, "no stage 'codec'; there are semantic"), ({"prompts": []}, "at least one"), ({"prompts": [" "]}, "say something"),
      ({"clap": 1}, "belong together"), ({"every": 0}, "at least 1")],
 )  # fmt: skip
 def test_bad_arguments(change, said, tmp_path):

@@ -59,7 +59,7 @@ def by_heart(rows):
 
 def run(stage, rows, rng_seed=0):
     rng = np.random.default_rng(rng_seed)
-    examples, num_short = read_examples(rows, max(LENGTHS) + NUM_TOKENS, 10, rng)
+    examples, num_short = read_examples(rows, stage, max(LENGTHS) + NUM_TOKENS, 10, rng)
     assert [example.name for example in examples] == [f"{i}: {i}.wav" for i in range(NUM_EXAMPLES)]
     assert num_short == 1
     centroids = np.random.default_rng(3).standard_normal((20, 6))
@@ -85,11 +85,14 @@ def test_examples_are_drawn_from_the_whole_dataset(rows):
     drawn = {
         example.name
         for seed in range(20)
-        for example in read_examples(rows[:NUM_EXAMPLES], 20, 2, np.random.default_rng(seed))[0]
+        for example in read_examples(rows[:NUM_EXAMPLES], tiny_stage("semantic"), 20, 2, np.random.default_rng(seed))[
+            0
+        ]
     }
     assert len(drawn) == NUM_EXAMPLES
-    one = read_examples(rows, 20, 2, np.random.default_rng(5))[0]
-    assert [e.name for e in one] == [e.name for e in read_examples(rows, 20, 2, np.random.default_rng(5))[0]]
+    stage = tiny_stage("semantic")
+    one = read_examples(rows, stage, 20, 2, np.random.default_rng(5))[0]
+    assert [e.name for e in one] == [e.name for e in read_examples(rows, stage, 20, 2, np.random.default_rng(5))[0]]
     assert one[0].semantic_token_ids.shape == (20,)
 
 

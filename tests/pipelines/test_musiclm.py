@@ -134,20 +134,22 @@ def test_progress_bar_counts_every_step(pipe):
         def __init__(self, total):
             counted.update(total=total, done=0)
 
-        def __enter__(self):
-            return self
-
-        def __exit__(self, *_):
-            pass
+        def set_description(self, text):
+            counted.setdefault("said", []).append(text.strip())
 
         def update(self, number):
             counted["done"] += number
+
+        def close(self):
+            counted["closed"] = True
 
     own = MusicLMPipeline(**pipe.components)
     own.progress_bar = lambda total: Bar(total)
     for length in (0.5, 5.3):
         own("a", length)
         assert counted["done"] == counted["total"] > 0
+        assert counted["closed"]
+        assert counted["said"][-4:] == ["semantic", "coarse", "fine", "waveform"]
     own(
         clap_token_ids=torch.zeros(1, 3, dtype=torch.long),
         coarse_token_ids=torch.zeros(1, 50, 2, dtype=torch.long),

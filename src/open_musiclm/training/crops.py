@@ -90,6 +90,8 @@ class CropCollator:
         outer, inner = self._draw(row)
         crop = {}
         for stream in self.streams:
+            if stream.optional and stream.argument not in row and self.columns[stream.name][0][0] == stream.argument:
+                continue  # what rows do not have is hidden
             ids = np.concatenate([row[name][:, part] for name, part in self.columns[stream.name]], axis=1)
             if stream.frame_rate is None:
                 crop[stream.argument] = ids[min(outer, len(ids) - 1)].astype(np.int64)
