@@ -34,6 +34,7 @@ def run(tmp_path):
     arguments = TrainingArguments(
         str(tmp_path / "run"), max_steps=4, eval_strategy="steps", eval_steps=2, save_strategy="steps", save_steps=2,
         per_device_train_batch_size=4, learning_rate=1e-2, report_to=[], use_cpu=True, disable_tqdm=True,
+        remove_unused_columns=False,
         metric_for_best_model="clap_score", greater_is_better=True, label_names=["labels"], seed=0,
     )  # fmt: skip
     callback = EvaluationCallback(
