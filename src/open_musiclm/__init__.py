@@ -4,9 +4,9 @@ What published pipelines refer to is this top level: the names below stay, where
 imported when it is asked for; transformers' Auto classes find the stages and quantizers (registration.py).
 """
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from .lazily import attributes_from
 from .registration import register_configs
 from .version import __version__
 
@@ -67,12 +67,7 @@ if TYPE_CHECKING:  # what `__getattr__` gives, for type checkers
     from .tokenizers.quantizers import ClapQuantizer, SemanticQuantizer
 
 
-def __getattr__(name: str) -> Any:
-    if name not in _MODULE_OF:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(importlib.import_module(f".{_MODULE_OF[name]}", __name__), name)
-    globals()[name] = value
-    return value
+__getattr__ = attributes_from(__name__, _MODULE_OF)
 
 
 def __dir__() -> list[str]:

@@ -70,11 +70,10 @@ class TestAShortFirstWindow:
 class TestOverlap:
     def test_a_stage_runs_no_further_ahead_than_needed(self, pipe):
         made = {}
-        stages = {name: getattr(pipe, f"{name}_model") for name in ("semantic", "coarse", "fine")}
         stream = pipe.stream("a", 20.0, generator=seeded())
         next(stream)
-        for name, stage in stages.items():
-            piece = stream._pieces[stage]
+        for name in ("semantic", "coarse", "fine"):
+            piece = stream._pieces[f"{name}_model"]
             made[name] = piece.num_frames / piece.stream.frame_rate
         # a fine window is 1 s, the coarse frames are its own, a coarse window needs 2 s of semantic tokens
         assert made == {"fine": 1.0, "coarse": 1.0, "semantic": pytest.approx(2.0, abs=0.05)}

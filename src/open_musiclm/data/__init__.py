@@ -5,8 +5,7 @@
 Needs the extra `train` (`pip install open-musiclm[train]`).
 """
 
-import importlib
-from typing import Any
+from ..lazily import attributes_from
 
 _MODULE_OF = {
     "AudioFile": "discovery",
@@ -26,9 +25,4 @@ _MODULE_OF = {
 __all__ = [*_MODULE_OF]
 
 
-def __getattr__(name: str) -> Any:
-    if name not in _MODULE_OF:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(importlib.import_module(f".{_MODULE_OF[name]}", __name__), name)
-    globals()[name] = value
-    return value
+__getattr__ = attributes_from(__name__, _MODULE_OF)
