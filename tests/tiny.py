@@ -69,7 +69,7 @@ def tiny_tokenizer():
     return RobertaTokenizer(vocab=vocabulary, merges=[], model_max_length=40)
 
 
-def tiny_clap(seed: int = 0) -> tuple[ClapModel, ClapProcessor]:
+def tiny_clap(seed: int = 0, fusion: bool = False) -> tuple[ClapModel, ClapProcessor]:
     torch.manual_seed(seed)
     tokenizer = tiny_tokenizer()
     config = ClapConfig(
@@ -96,6 +96,7 @@ def tiny_clap(seed: int = 0) -> tuple[ClapModel, ClapProcessor]:
             "projection_dim": 16,
             "num_classes": 4,
             "aff_block_r": 2,
+            "enable_fusion": fusion,
         },
         projection_dim=16,
     )
@@ -107,7 +108,7 @@ def tiny_clap(seed: int = 0) -> tuple[ClapModel, ClapProcessor]:
         max_length_s=10,
         frequency_min=50,
         frequency_max=4000,
-        truncation="rand_trunc",
+        truncation="fusion" if fusion else "rand_trunc",
     )
     return ClapModel(config).eval(), ClapProcessor(extractor, tokenizer)
 

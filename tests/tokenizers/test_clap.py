@@ -1,3 +1,5 @@
+import warnings
+
 import numpy as np
 import pytest
 import torch
@@ -18,9 +20,31 @@ def test_text_embeddings_do_not_depend_on_the_batch():
     assert (together[0] - together[1]).abs().max() > 1e-3
 
 
-def test_a_text_longer_than_the_network_is_cut():
+def test_a_text_longer_than_the_network_is_cut_and_it_is_said():
     clap, processor = tiny_clap()
-    assert clap_text_embeddings(clap, processor, ["piano " * 500]).shape == (1, 16)
+    with pytest.warns(
+        UserWarning, match=r"CLAP reads 40 tokens of a text: 1 of 2 texts are longer.*up to “…piano"
+    ) as told:
+        assert clap_text_embeddings(clap, processor, ["piano " * 500, "drums"]).shape == (2, 16)
+    assert len(told) == 1
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        clap_text_embeddings(clap, processor, ["x" * 38])
+
+
+def test_a_clap_with_fusion_gives_the_same_in_every_batch_and_order():
+    """Its extractor calls one window of each batch longer than it is, by the global generator."""
+    clap, processor = tiny_clap(fusion=True)
+    audio = torch.randn(3, 80_000, generator=torch.Generator().manual_seed(0)) * 0.1
+    together = clap_audio_embeddings(clap, processor, audio)
+    for _ in range(3):
+        torch.testing.assert_close(clap_audio_embeddings(clap, processor, audio), together)
+    torch.testing.assert_close(
+        clap_audio_embeddings(clap, processor, audio.flip(0)).flip(0), together, atol=1e-5, rtol=0
+    )
+    for index in range(3):
+        alone = clap_audio_embeddings(clap, processor, audio[index : index + 1])[0]
+        torch.testing.assert_close(alone, together[index], atol=1e-5, rtol=0)
 
 
 def test_audio_embeddings():
