@@ -15,6 +15,7 @@ import numpy as np
 import torch
 
 from ..extras import extra_needed
+from .checking import check_row, check_tokens
 from .records import RECORD_FILE, TokenRecord
 from .shards import record_of_shard, shard_path
 
@@ -63,7 +64,8 @@ class TokenDataset(torch.utils.data.Dataset):
         """From a folder made by `open-musiclm tokenize`, or its copy on the Hub.
 
         Raises:
-            ValueError: it is no token dataset, not complete, or its shards were made in different ways.
+            ValueError: it is no token dataset, not complete, its shards were made in different ways, or hold what
+                cannot be trained on: empty rows, parts of codebooks, ids that there are none of, a file twice.
         """
         with extra_needed():
             from datasets import load_dataset
@@ -165,6 +167,8 @@ class TokenStreamDataset(torch.utils.data.IterableDataset):
             for row in self.table:
                 empty = False
                 row = row_of_table(row, self.record)
+                for stream in self.record.streams:
+                    check_row(row[stream.argument], stream, f"{row['path']!r}")
                 yield {**row, "crop_key": (row["index"], self._pass)}
             if empty:
                 raise ValueError("The stream gave no files: it has fewer shards than there are workers and processes.")
@@ -216,7 +220,7 @@ def dataset_folder(path: str | os.PathLike, revision: str | None = None, shards:
 
 
 def check_shards(folder: Path) -> tuple[TokenRecord, list[Path]]:
-    """A dataset's record and its shards, complete and all made in the same way."""
+    """A dataset's record and its shards, complete, all made in the same way, and sound (see checking.py)."""
     record = TokenRecord.load(folder)
     shards = sorted(folder.glob(SHARDS))
     if len(shards) != record.num_shards:
@@ -228,4 +232,5 @@ def check_shards(folder: Path) -> tuple[TokenRecord, list[Path]]:
         differences = record.differences(record_of_shard(shard))
         if differences:
             raise ValueError(f"{str(shard)!r} was made in another way than its dataset says: {differences[0]}.")
+    check_tokens(folder, record, shards)
     return record, shards

@@ -1,0 +1,118 @@
+"""Whether the tokens of a dataset can be trained on, looked at once when it is opened: not at a crop hours later."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..models.streams import TokenStream
+from .records import TokenRecord, write_whole
+
+#: which shards were found sound, by name, size and time of change
+CHECKED_FILE = ".checked.json"
+
+
+def check_tokens(folder: Path, record: TokenRecord, shards: list[Path]) -> None:
+    """Read every shard once; what was found sound is noted in the folder, and not read again until it changes.
+
+    Raises:
+        ValueError: a shard is damaged or there twice, a file is there twice, or a row has no frames, part of its
+            codebooks, or ids that its codebook does not have.
+    """
+    state = {shard.name: [shard.stat().st_size, shard.stat().st_mtime_ns] for shard in shards}
+    known = _read_known(folder / CHECKED_FILE)
+    if known.get("shards") == state and known.get("streams") == _described(record):
+        return
+    seen: dict[int, Path] = {}
+    for shard in shards:
+        for index in _check_shard(shard, record):
+            if index in seen:
+                raise ValueError(
+                    f"File number {index} is in {seen[index].name} and in {shard.name} of {str(folder)!r}: a shard was "
+                    "copied over another. Delete the wrong one, and give `open-musiclm tokenize` the same command again."
+                )
+            seen[index] = shard
+    with contextlib.suppress(OSError):  # somebody else's folder: it is looked at again the next time
+        write_whole(folder / CHECKED_FILE, json.dumps({"shards": state, "streams": _described(record)}) + "\n")
+
+
+def check_row(tokens: np.ndarray, stream: TokenStream, where: str) -> None:
+    """One row's tokens of one stream, (frames, codebooks), where shards cannot be read beforehand.
+
+    Raises:
+        ValueError: as `check_tokens`.
+    """
+    if not len(tokens) and not stream.optional:
+        raise ValueError(f"{where}: {stream.argument} has no frames.")
+    if len(tokens) and int(tokens.max()) >= stream.codebook_size:
+        raise ValueError(
+            f"{where}: {stream.argument} holds the id {int(tokens.max())}, of {stream.codebook_size} ids."
+        )
+
+
+def _check_shard(shard: Path, record: TokenRecord) -> list[int]:
+    """The indices of a shard's files."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        file = pq.ParquetFile(shard)
+        missing = [s.argument for s in record.streams if s.argument not in file.schema_arrow.names]
+        if missing:
+            raise ValueError(f"{str(shard)!r} has no column {missing[0]!r}.")
+        indices: list[int] = []
+        for group in range(file.num_row_groups):
+            table = file.read_row_group(group, columns=["index", "path", *(s.argument for s in record.streams)])
+            paths = table["path"].to_pylist()
+            for stream in record.streams:
+                _check_column(table[stream.argument], stream, [f"{str(shard)!r}, {path!r}" for path in paths])
+            indices += table["index"].to_pylist()
+        return indices
+    except (pa.ArrowException, OSError) as error:
+        told = str(error).splitlines()[0]
+        raise ValueError(f"{str(shard)!r} is damaged ({told}); delete it and tokenize again.") from error
+
+
+def _check_column(column: Any, stream: TokenStream, where: list[str]) -> None:
+    """Lists of lists of ids, all rows at once."""
+    together = column.combine_chunks()
+    rows = getattr(together, "storage", together)
+    if rows.null_count:
+        raise ValueError(f"{where[rows.is_null().index(True).as_py()]}: {stream.argument} is missing.")
+    num_frames = np.diff(rows.offsets.to_numpy())
+    frames = rows.flatten()
+    empty = np.flatnonzero(num_frames == 0)
+    if len(empty) and not stream.optional:
+        raise ValueError(f"{where[empty[0]]}: {stream.argument} has no frames.")
+    row_of_frame = np.repeat(np.arange(len(num_frames)), num_frames)
+    sizes = np.diff(frames.offsets.to_numpy()) if len(frames) else np.empty(0, dtype=int)
+    wrong = np.flatnonzero(sizes != stream.num_codebooks)
+    if frames.null_count or len(wrong):
+        place = int(wrong[0]) if len(wrong) else 0
+        raise ValueError(
+            f"{where[row_of_frame[place]]}: {stream.argument} has {sizes[place]} of its {stream.num_codebooks} codebooks in "
+            "a frame."
+        )
+    ids = frames.flatten().to_numpy(zero_copy_only=False)
+    beyond = np.flatnonzero(ids >= stream.codebook_size)
+    if len(beyond):
+        row = row_of_frame[beyond[0] // stream.num_codebooks]
+        raise ValueError(
+            f"{where[row]}: {stream.argument} holds the id {ids[beyond[0]]}, and its codebooks have {stream.codebook_size}."
+        )
+
+
+def _described(record: TokenRecord) -> list[list[Any]]:
+    return [[s.argument, s.num_codebooks, s.codebook_size, s.optional] for s in record.streams]
+
+
+def _read_known(path: Path) -> dict[str, Any]:
+    try:
+        known = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return known if isinstance(known, dict) else {}

@@ -1,0 +1,110 @@
+"""Tokens that cannot be trained on are found when the dataset is opened."""
+
+import shutil
+
+import numpy as np
+import pytest
+
+from open_musiclm.data import checking
+from open_musiclm.data.records import TokenRecord
+from open_musiclm.data.shards import write_shard
+from open_musiclm.data.token_dataset import check_shards
+from open_musiclm.models.streams import TokenStream
+
+STREAMS = (TokenStream("clap", 16, 3), TokenStream("semantic", 20, 1, 25.0), TokenStream("mood", 4, optional=True))
+
+
+def write_dataset(folder, spoil=None):
+    """Two shards of two files; `spoil` changes the rows of the second one."""
+    record = TokenRecord(STREAMS, {}, {"num_files": 4, "files_per_shard": 2, "list": "x"})
+    random = np.random.default_rng(0)
+    (folder / "data").mkdir(parents=True)
+    (folder / "tokens.json").write_text(record.to_json())
+    for shard in range(2):
+        rows = [
+            {
+                "index": index,
+                "path": f"{index}.wav",
+                "duration_in_s": 2.0,
+                "caption": None,
+                "metadata": None,
+                "clap_token_ids": random.integers(16, size=(1, 3)).astype(np.uint16),
+                "semantic_token_ids": random.integers(20, size=(49, 1)).astype(np.uint16),
+                "mood_token_ids": random.integers(4, size=(index % 2, 1)).astype(np.uint16),
+            }
+            for index in (2 * shard, 2 * shard + 1)
+        ]
+        if shard == 1 and spoil is not None:
+            spoil(rows)
+        write_shard(folder / "data" / f"tokens-{shard:05d}-of-00002.parquet", rows, record)
+    return folder
+
+
+def no_frames(rows):
+    rows[1]["semantic_token_ids"] = np.zeros((0, 1), np.uint16)
+
+
+def beyond(rows):
+    rows[1]["semantic_token_ids"][7] = 20
+
+
+def twice(rows):
+    rows[1]["index"] = 0
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (no_frames, r"tokens-00001-of-00002.*'3\.wav': semantic_token_ids has no frames"),
+        (beyond, r"'3\.wav': semantic_token_ids holds the id 20, and its codebooks have 20"),
+        (twice, r"File number 0 is in tokens-00000.* and in tokens-00001"),
+    ],
+)
+def test_what_cannot_be_trained_on_is_named(tmp_path, spoil, message):
+    with pytest.raises(ValueError, match=message):
+        check_shards(write_dataset(tmp_path / "tokens", spoil))
+
+
+def test_part_of_the_codebooks_is_named(tmp_path):
+    """As a shard has them that another program wrote."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    folder = write_dataset(tmp_path / "tokens")
+    shard = folder / "data" / "tokens-00001-of-00002.parquet"
+    table = pq.read_table(shard)
+    place = table.column_names.index("clap_token_ids")
+    column = pa.array([[[1, 2, 3]], [[1, 2]]], type=pa.list_(pa.list_(pa.uint16())))
+    pq.write_table(
+        table.set_column(place, "clap_token_ids", column).replace_schema_metadata(table.schema.metadata), shard
+    )
+    with pytest.raises(ValueError, match=r"'3\.wav': clap_token_ids has 2 of its 3 codebooks"):
+        check_shards(folder)
+
+
+def test_a_copied_and_a_cut_shard_are_named(tmp_path):
+    folder = write_dataset(tmp_path / "tokens")
+    first, second = sorted((folder / "data").iterdir())
+    content = second.read_bytes()
+    shutil.copy(first, second)
+    with pytest.raises(ValueError, match="File number 0 is in"):
+        check_shards(folder)
+    damaged = bytearray(content)
+    damaged[4:400] = bytes(396)
+    second.write_bytes(bytes(damaged))
+    with pytest.raises(ValueError, match=r"tokens-00001-of-00002.*damaged"):
+        check_shards(folder)
+
+
+def test_a_sound_dataset_is_read_once(tmp_path, monkeypatch):
+    folder = write_dataset(tmp_path / "tokens")
+    looked_at = []
+    original = checking._check_shard
+    monkeypatch.setattr(checking, "_check_shard", lambda *given: looked_at.append(given[0].name) or original(*given))
+    for _ in range(2):
+        assert len(check_shards(folder)[1]) == 2
+    assert len(looked_at) == 2
+    shard = folder / "data" / "tokens-00001-of-00002.parquet"
+    shard.write_bytes(shard.read_bytes())  # another time of change
+    check_shards(folder)
+    assert len(looked_at) == 4
