@@ -73,7 +73,6 @@ FOREIGN = {
     b"MPCK": "Musepack",
     b"MP+": "Musepack",
     b"#!AMR": "AMR",
-    b"\x0b\x77": "AC-3",
     b"ADIF": "AAC",
 }
 
@@ -101,8 +100,7 @@ def inspect(data) -> Container:
     if first[:4] == b"caff":
         return _inspect_chunks("CAF", data, _caf_chunks(data), b"data")
     if first[:4] in (b".snd", b"dns."):
-        start, size = struct.unpack((">" if first[:1] == b"." else "<") + "II", bytes(data[4:12]))
-        return _inspect_chunks("AU", data, iter([(b"data", start, size)]), b"data")
+        return _inspect_au(data, ">" if first[:1] == b"." else "<")
     if first[:4] == b"fLaC":
         return inspect_flac(data, body)
     if first[:4] == b"OggS":
@@ -134,9 +132,14 @@ def _refuse_what_is_no_audio(head: bytes) -> None:
 # ------------------------------------------------------------- sizes in headers
 
 
-def _inspect_chunks(kind: str, data, chunks: Iterator[tuple[bytes, int, int]], wanted: bytes) -> Container:
-    """A container that says how many bytes its samples have; chunks are (name, start, size)."""
-    block = 1  # bytes of one sample of all channels
+def _inspect_chunks(
+    kind: str, data, chunks: Iterator[tuple[bytes, int, int]], wanted: bytes, block: int = 1
+) -> Container:
+    """A container that says how many bytes its samples have; chunks are (name, start, size).
+
+    Args:
+        block: bytes of one sample of all channels, where that is known.
+    """
     for name, start, size in chunks:
         if name == b"fmt " and kind == "WAV":
             block = max(int.from_bytes(data[start + 12 : start + 14], "little"), 1)
@@ -158,6 +161,14 @@ def _inspect_chunks(kind: str, data, chunks: Iterator[tuple[bytes, int, int]], w
                 )
         return Container(kind, "soundfile", missing_share=max(size - present, 0) / max(present, 1))
     return Container(kind, "soundfile")
+
+
+def _inspect_au(data, order: str) -> Container:
+    if len(data) < 24:
+        raise Incomplete("it breaks off in its header")
+    start, size, encoding, _, num_channels = struct.unpack(f"{order}5I", data[4:24])
+    block = {1: 1, 2: 1, 3: 2, 4: 3, 5: 4, 6: 4, 7: 8, 27: 1}.get(encoding, 1) * max(num_channels, 1)
+    return _inspect_chunks("AU", data, iter([(b"data", start, size)]), b"data", block)
 
 
 def _riff_chunks(data, order: str) -> Iterator[tuple[bytes, int, int]]:
@@ -215,8 +226,8 @@ def _inspect_boxes(data) -> Container:
 
 def _inspect_foreign(data, kind: str) -> Container:
     if kind == "Matroska or WebM":
-        end = _segment_end(data)
-        if end is not None and end > len(data):
+        end = _last_element_end(data)
+        if end > len(data):
             raise Incomplete(f"it breaks off: {_seen(end, data)}")
     if kind == "Windows Media":
         properties = bytes(data[: 1 << 16]).find(bytes.fromhex("a1dcab8c47a9cf118ee400c00c205365"))
@@ -233,24 +244,18 @@ def _inspect_foreign(data, kind: str) -> Container:
     return Container(kind, "av")
 
 
-def _segment_end(data) -> int | None:
-    """Where Matroska's segment ends; `None` if it does not say."""
-
-    def number(place: int) -> tuple[int | None, int]:
-        first = data[place]
-        width = 9 - first.bit_length()
-        value = int.from_bytes(bytes(data[place : place + width]), "big") & ((1 << 7 * width) - 1)
-        return (None if value == (1 << 7 * width) - 1 else value), place + width
-
-    try:
-        size, place = number(4)
-        place += size or 0
-        if bytes(data[place : place + 4]) != b"\x18\x53\x80\x67":
-            return None
-        size, place = number(place + 4)
-    except IndexError:
-        return None
-    return None if size is None else place + size
+def _last_element_end(data) -> int:
+    """Where Matroska's last element ends: elements follow one another, each with its size, or, live, with none."""
+    place = 0
+    while place < len(data) - 1 and data[place]:
+        place += 9 - data[place].bit_length()  # its name
+        if place >= len(data) or not data[place]:
+            return place + 1
+        width = 9 - data[place].bit_length()
+        unknown = (1 << 7 * width) - 1
+        size = int.from_bytes(data[place : place + width], "big") & unknown
+        place += width + (0 if size == unknown else size)  # what has no size holds the elements that follow
+    return place
 
 
 def _seen(promised: int, data) -> str:

@@ -19,7 +19,7 @@ SOUNDFILE_ENDINGS = (
     ".wav", ".wave", ".flac", ".mp3", ".ogg", ".oga", ".opus", ".aif", ".aiff", ".aifc", ".au", ".w64", ".rf64", ".caf",
 )  # fmt: skip
 AV_ENDINGS = (
-    ".m4a", ".m4b", ".mp4", ".aac", ".wma", ".webm", ".weba", ".mka", ".mp2", ".wv", ".ape", ".tta", ".mpc", ".ac3",
+    ".m4a", ".m4b", ".mp4", ".aac", ".wma", ".webm", ".weba", ".mka", ".mp2", ".wv", ".ape", ".tta", ".mpc",
 )  # fmt: skip
 AUDIO_ENDINGS = SOUNDFILE_ENDINGS + AV_ENDINGS
 #: samples (of all channels together) decoded at a time: a long file's channels never stand in memory as a whole, and

@@ -62,7 +62,7 @@ def _decode_stream(container, stream, rate: int) -> Iterator[np.ndarray]:
     import av
 
     expected = 0.0
-    if container.format.name in ("aac", "mp3", "ac3"):  # frames alone, whose length is a guess
+    if container.format.name in ("aac", "mp3"):  # frames alone, whose length is a guess
         pass
     elif stream.duration is not None:
         expected = float(stream.duration * stream.time_base)
