@@ -77,7 +77,8 @@ class FastDecoder(Backend):
         batch_size, length, _ = x.shape
         self.first_row = sum(sizes[:-1]) + 1  # of the predicted stream's steps
         stage.check_cached_prefix(self.first_row, steps.shape[1])
-        if bool((key_mask == key_mask[:1]).all()):  # usually: one mask then serves the whole batch
+        # usually all are the same: one mask then serves the whole batch (of one sample nobody need wait to know it)
+        if batch_size > 1 and bool((key_mask == key_mask[:1]).all()):
             key_mask = key_mask[:1]
         self._allocate(batch_size, self.first_row + request.num_steps, key_mask)
 
