@@ -218,9 +218,9 @@ def kernels(setting: Setting) -> Iterator[dict]:
 
 
 def blocks(setting: Setting) -> Iterator[dict]:
-    """Other cuts of the products than the ones chosen without a measurement."""
+    """Other cuts of products and attention than the ones chosen without a measurement."""
     from open_musiclm.decoding.cuda_graph import RecordedStep
-    from open_musiclm.decoding.triton_step import Blocks
+    from open_musiclm.decoding.triton_step import Blocks, TritonStep
 
     stage = setting.stage("coarse")
     alone = [Blocks(outs, 1024, warps) for outs, warps in ((2, 4), (4, 4), (4, 8), (8, 4), (8, 8))]
@@ -236,17 +236,18 @@ def blocks(setting: Setting) -> Iterator[dict]:
     for batch in setting.batches:
         if batch == 16:
             continue
-        for field in ("gates",) if batch == 1 else ("gates", "products"):
-            for cut in alone if batch == 1 else many:
-                _, plain, _ = next(setting.steps(stage, batch, ["torch"]))
-                from open_musiclm.decoding.triton_step import TritonStep
-
-                step = TritonStep(plain.packed, plain.state, plain.sampling, True)
+        cuts = [("gates", cut) for cut in (alone if batch == 1 else many)]
+        cuts += [("products", cut) for cut in many if batch > 1]
+        cuts += [("parts", parts) for parts in ([2] if setting.args.tiny else [2, 4, 8, 16])]
+        _, plain, _ = next(setting.steps(stage, batch, ["torch"]))
+        for field, cut in cuts:
+            parts = cut if field == "parts" else None
+            step = TritonStep(plain.packed, plain.state, plain.sampling, True, parts=parts)
+            if field != "parts":
                 setattr(step, field, cut)
-                recorded = RecordedStep(step) if setting.device.type == "cuda" else step
-                value = setting.milliseconds(recorded)
-                name = f"{field} {'/'.join(map(str, cut))}, batch {batch}"
-                yield {"what": name, "measured": f"{value:.3f} ms a step", "value": value}
+            value = setting.milliseconds(RecordedStep(step) if setting.device.type == "cuda" else step)
+            name = f"{field} {cut if field == 'parts' else '/'.join(map(str, cut))}, batch {batch}"
+            yield {"what": name, "measured": f"{value:.3f} ms a step", "value": value}
 
 
 def pieces(setting: Setting) -> Iterator[dict]:

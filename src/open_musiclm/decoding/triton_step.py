@@ -76,6 +76,7 @@ class TritonStep:
         packed, state, sampling, do_sample: see [`TorchStep`].
         overlap: let kernels start while the one before still runs (programmatic dependent launch: compute
             capability 9.0 or more).
+        parts: programs that share a sample's keys; by default enough for the chip.
 
     The residual stream goes back and forth between two buffers, so that no kernel writes what it reads.
     """
@@ -87,6 +88,7 @@ class TritonStep:
         sampling: StandardSampling | None,
         do_sample: bool,
         overlap: bool = False,
+        parts: int | None = None,
     ):
         self.packed, self.state, self.sampling, self.do_sample = packed, state, sampling, do_sample
         if packed.kernel_weights is None:
@@ -100,7 +102,7 @@ class TritonStep:
         self.inner = packed.layers[0].inner_norm.shape[0]
         self.heads, self.head_dim = packed.num_heads, packed.head_dim
         # of each sample's keys, taken by a program each: enough programs for the chip, none without work
-        self.parts = max(min(8, 256 // batch, -(-state.num_rows // ROWS_A_BLOCK)), 1)
+        self.parts = max(min(parts or min(8, 256 // batch), -(-state.num_rows // ROWS_A_BLOCK)), 1)
         self.samples_a_block = max(min(_power_of_two(batch), MOST_SAMPLES_A_BLOCK), 16)
         self.sample_blocks = -(-batch // self.samples_a_block)
         kind = torch.float32 if self.alone else packed.dtype  # of one sample the residual stream is kept whole
