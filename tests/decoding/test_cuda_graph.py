@@ -107,6 +107,17 @@ def test_patterns_of_several_tokens_a_step(static, pattern, device):
     assert pack_stage(model).recordings, "the recorded step was not taken"
 
 
+def test_recordings_that_are_kept_do_not_fill_the_memory():
+    packed = PackedStage(tiny_stage("coarse"), repack=False)
+    kept = [((), cuda_graph.StepRecording(packed, (size, 30, 20), None, False)) for size in (4, 1, 1, 2)]
+    newest = kept[-1]
+    one = sum(buffer.nbytes for buffer in kept[1][1].state.buffers().values())
+    cuda_graph.forget_oldest(kept, 4.5 * one)
+    assert [each.state.batch_size for _, each in kept] == [1, 1, 2]
+    cuda_graph.forget_oldest(kept, 0)
+    assert kept == [newest]
+
+
 class Faulty(TorchStep):
     """A step that does something wrong: what a check has to find."""
 

@@ -25,6 +25,8 @@ from .step_check import Step, fastest_right_step
 
 #: recordings kept for a model: each holds the keys and values of a batch
 KEPT_RECORDINGS = 6
+#: share of the device's memory that they may hold besides the newest
+KEPT_SHARE = 1 / 8
 #: steps before a recording, so that kernels are compiled and the libraries have their workspaces
 WARM_UP_STEPS = 3
 #: replays that a step's time is taken from
@@ -161,7 +163,19 @@ def _take_recording(
 
 def _give_back(packed: PackedStage, recording: tuple[tuple, StepRecording]) -> None:
     packed.recordings.append(recording)
-    del packed.recordings[:-KEPT_RECORDINGS]
+    device = recording[1].state.ids.device
+    most_bytes = float("inf")
+    if device.type == "cuda":
+        most_bytes = torch.cuda.get_device_properties(device).total_memory * KEPT_SHARE
+    forget_oldest(packed.recordings, most_bytes)
+
+
+def forget_oldest(recordings: list[tuple[tuple, StepRecording]], most_bytes: float) -> None:
+    """Keep the newest recordings: so many, and of so many bytes, but at least one."""
+    del recordings[:-KEPT_RECORDINGS]
+    sizes = [sum(buffer.nbytes for buffer in each.state.buffers().values()) for _, each in recordings]
+    while len(sizes) > 1 and sum(sizes) > most_bytes:
+        del sizes[0], recordings[0]
 
 
 class GraphDecoder(FastDecoder):
