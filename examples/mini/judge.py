@@ -42,8 +42,9 @@ NUM_FIT_CLIPS = 300
 def fit_opinions(work: Path, workers: int, num_clips: int = NUM_FIT_CLIPS):
     """An opinion on each attribute, from real clips that no row has; kept for the next time."""
     import joblib
+    from judges.attributes import ATTRIBUTES
     from judges.hearing import Clip, listen_to_all
-    from judges.opinions import ATTRIBUTES, form_opinion
+    from judges.opinions import form_opinion
     from judges.prompts import truths
 
     known = list(islice(truths(FIT_SEED, LENGTH_IN_S), num_clips))
@@ -65,7 +66,11 @@ def opinions_version(clips) -> str:
     import sklearn
     from judges.hearing import code_version
 
-    parts = [code_version("judges/opinions"), sklearn.__version__, *(clip.key() for clip in clips)]
+    parts = [
+        code_version("judges/attributes", "judges/opinions"),
+        sklearn.__version__,
+        *(clip.key() for clip in clips),
+    ]
     return hashlib.sha1(" ".join(parts).encode()).hexdigest()[:12]
 
 
@@ -73,7 +78,7 @@ def judge_clips(clips, prompts, opinions, work: Path, workers: int, title: str):
     """A [`Verdict`] on the clips of one row, Fréchet distance and CLAP score apart."""
     import numpy as np
     from judges.hearing import listen_to_all
-    from judges.sound import figures
+    from judges.sound import mean_figures
     from judges.table import Verdict, count_right
 
     numbers = listen_to_all(clips, work / "heard", workers, f"listen to {title}")
@@ -84,22 +89,19 @@ def judge_clips(clips, prompts, opinions, work: Path, workers: int, title: str):
         notes = np.stack([n["basic-pitch notes"] for n in numbers])
         verdict.figures["notes found"] = float(np.median(notes[:, 0]))
         verdict.figures["their confidence"] = float(notes[:, 1].mean())
-    measured = [figures(*clip.audio()) for clip in clips]
-    for name in measured[0]:
-        verdict.figures[name] = float(np.mean([m[name] for m in measured]))
+    verdict.figures |= mean_figures(clips)
     return verdict
 
 
-def add_clap(verdicts: dict, rows: dict, prompts, work: Path, workers: int) -> dict[str, float]:
+def add_clap(verdicts: dict, rows: dict, prompts, clap) -> dict[str, float]:
     """Add CLAP score and Fréchet distance to the verdicts; returns how well the second CLAP knows real clips."""
     import numpy as np
     from judges.hearing import Clip
     from judges.prompts import truths
-    from judges.second_clap import area_under_curve, embed, embed_prompts, second_clap
+    from judges.second_clap import area_under_curve, embed, embed_prompts
 
     from open_musiclm.evaluation.metrics.frechet import Gaussian
 
-    clap = second_clap(work, workers)
     texts = embed_prompts(clap, [prompt.text for prompt in prompts])
     others = [i for i, _ in islice(truths(REFERENCE_SEED, LENGTH_IN_S), max(len(prompts), 100))]
     reference = Gaussian.of(embed(clap, [Clip(seed=REFERENCE_SEED, index=i, length_in_s=LENGTH_IN_S) for i in others]))
@@ -206,7 +208,11 @@ def run(arguments) -> None:
         row: judge_clips(clips, prompts, opinions, arguments.work_dir, arguments.workers, row)
         for row, clips in rows.items()
     }
-    known = {} if arguments.no_clap else add_clap(verdicts, rows, prompts, arguments.work_dir, arguments.workers)
+    known = {}
+    if not arguments.no_clap:
+        from judges.second_clap import second_clap
+
+        known = add_clap(verdicts, rows, prompts, second_clap(arguments.work_dir, arguments.workers))
     print(write_markdown(verdicts, opinions, len(prompts)))
     for name, value in known.items():
         print(f"- second CLAP, {name}: {value:.2f}")

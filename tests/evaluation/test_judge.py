@@ -59,7 +59,7 @@ def test_energy_above_two_kilohertz():
 
 
 def test_the_prompts_that_come_with_it_are_in_balance():
-    from judges.opinions import ATTRIBUTES
+    from judges.attributes import ATTRIBUTES
     from judges.prompts import TABLE, read_table
 
     prompts = read_table(TABLE)
@@ -73,7 +73,7 @@ def test_the_prompts_that_come_with_it_are_in_balance():
 
 
 def test_real_clips_have_what_the_prompts_ask_for():
-    from judges.opinions import class_of
+    from judges.attributes import class_of
     from judges.prompts import TABLE, clips_that_fit, read_table
     from render import make_score
 

@@ -110,6 +110,8 @@ def _listen_and_keep(job: tuple[Clip, Path]) -> None:
 
 
 def resampled(audio: np.ndarray, rate: int, to: int) -> np.ndarray:
+    if rate == to:
+        return audio
     import soxr
 
     return np.ascontiguousarray(soxr.resample(audio, rate, to), dtype=np.float32)
@@ -269,12 +271,14 @@ def _note_finder():
 def notes(audio: np.ndarray, rate: int) -> np.ndarray:
     """basic-pitch (Bittner et al. 2022): `num_notes` and `confidence` first, then where, when and which they are."""
     import soundfile
+
+    finder = _note_finder()
     from basic_pitch.inference import predict
 
     with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()):
         path = os.path.join(folder, "clip.wav")
         soundfile.write(path, audio, rate)
-        events = predict(path, _note_finder())[2]
+        events = predict(path, finder)[2]
     if not events:
         return np.zeros(2 + 5 + 5 + 9 + 14 + 15)
     starts, ends, pitches, amplitudes = (np.array([event[i] for event in events], dtype=np.float64) for i in range(4))

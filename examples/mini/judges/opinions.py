@@ -6,44 +6,18 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
-from compose import BEAT_IN_FRAMES, DRUMS, GENRES, INSTRUMENTS, LOUDNESS_LEVELS, MODES, REGISTER_CENTRES
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 from sklearn.ensemble import ExtraTreesClassifier
 from sklearn.model_selection import StratifiedKFold, cross_val_predict
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
+from .attributes import class_of, skill
 from .hearing import Numbers
 
 #: share of the way from chance to no mistakes that a judge must go on real clips to be heard, and the share of the
 #: best judge's way; both are lenient: what decides is the vote
 LEAST_SKILL, LEAST_SHARE_OF_BEST = 0.3, 0.75
-
-_LEVELS = sorted(LOUDNESS_LEVELS, key=LOUDNESS_LEVELS.__getitem__)
-#: attribute → class → the values of the truth that belong to it. A value of no class is neither asked for nor judged.
-ATTRIBUTES: dict[str, dict[str, tuple[str, ...]]] = {
-    "drums": {"none": (DRUMS[0],), "some": DRUMS[1:]},
-    "tempo": {name: (name,) for name in BEAT_IN_FRAMES},
-    "mode": {name: (name,) for name in MODES},
-    "register": {name: (name,) for name in REGISTER_CENTRES},
-    "loudness": {name: (name,) for name in (_LEVELS[0], _LEVELS[-1])},
-    "instrument": {name: (name,) for name in INSTRUMENTS},
-    "genre": {name: (name,) for name in GENRES},
-}
-
-
-def class_of(attribute: str, value: str) -> str:
-    """The class that a value belongs to, or ""."""
-    return next((name for name, values in ATTRIBUTES[attribute].items() if value in values), "")
-
-
-def chance(attribute: str) -> float:
-    return 1 / len(ATTRIBUTES[attribute])
-
-
-def skill(accuracy: float, attribute: str) -> float:
-    """0 at chance, 1 without mistakes."""
-    return (accuracy - chance(attribute)) / (1 - chance(attribute))
 
 
 @dataclass

@@ -17,7 +17,7 @@ from captions import write_captions
 from compose import Truth, draw_truth
 from render import SPLITS
 
-from .opinions import ATTRIBUTES, class_of
+from .attributes import ATTRIBUTES, class_of
 
 TABLE = Path(__file__).with_name("prompts.csv")
 NUM_STATED = (3, 5, 6, 6)  # attributes that a prompt states, in turn

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import numpy as np
 
 
@@ -44,6 +46,12 @@ def figures(audio: np.ndarray, sampling_rate: int) -> dict[str, float]:
         "level": float(10 * np.log10(np.mean(audio**2) + 1e-12)),
         "seconds silent": float(np.mean(_levels(audio, sampling_rate) < -60) * len(audio) / sampling_rate),
     }
+
+
+def mean_figures(clips: Iterable) -> dict[str, float]:
+    """Of each figure the mean over clips, whose `audio()` gives samples and their rate."""
+    measured = [figures(*clip.audio()) for clip in clips]
+    return {name: float(np.mean([one[name] for one in measured])) for name in measured[0]}
 
 
 def _levels(audio: np.ndarray, sampling_rate: int) -> np.ndarray:

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import numpy as np
 
+from .attributes import chance
 from .handover import ROWS, TITLES
-from .opinions import ATTRIBUTES, Opinion, chance
 from .prompts import Prompt
+
+if TYPE_CHECKING:
+    from .opinions import Opinion
 
 #: what the model in the box should reach: shares of prompts for attributes; for figures a number, or a share of real
 TARGETS = {
@@ -76,7 +80,7 @@ def write_markdown(verdicts: dict[str, Verdict], opinions: dict[str, Opinion], n
         "| | chance | " + " | ".join(TITLES.get(row, row) for row in rows) + " | target |",
         "|---" * (len(rows) + 3) + "|",
     ]
-    for attribute in ATTRIBUTES:
+    for attribute in opinions:
         cells = []
         for row in rows:
             share = verdicts[row].share(attribute)
@@ -92,6 +96,8 @@ def write_markdown(verdicts: dict[str, Verdict], opinions: dict[str, Opinion], n
         lines[-1] += (
             f" An attribute stated in {asked} of them has ±{margin(0.8, asked):.0%} of chance in its share at 80 %."
         )
+    if not opinions:
+        return "\n".join(lines)
     lines += ["", "Who judged (accuracy on real clips that it was not fitted on); left out for failing there:", ""]
     for attribute, opinion in opinions.items():
         heard = ", ".join(f"{name} ({opinion.accuracies[name]:.0%})" for name in opinion.classifiers) or "nobody"
