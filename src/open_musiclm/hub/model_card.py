@@ -209,7 +209,7 @@ def _codebooks(parts: Sequence[Part]) -> list[dict[str, Any]]:
             if stream["codebook_fingerprint"]:
                 row["fingerprint"] = f"`{stream['codebook_fingerprint']}`"
         if part.fingerprint is not None:
-            name = "clap" if part.class_name == "ClapQuantizer" else "semantic"
+            name = _stream_of_source("clap" if part.class_name == "ClapQuantizer" else "semantic", parts)
             config = part.config
             stream = {
                 "name": name,
@@ -221,6 +221,12 @@ def _codebooks(parts: Sequence[Part]) -> list[dict[str, Any]]:
             row["recorded_by"].append(part.name or part.class_name)
             row["fingerprint"] = f"`{part.fingerprint}`"
     return [{**row, "recorded_by": ", ".join(row["recorded_by"])} for row in rows.values()]
+
+
+def _stream_of_source(source: str, parts: Sequence[Part]) -> str:
+    """What the stages call the source's stream."""
+    streams = (stream for part in parts for stream in part.streams)
+    return next((stream["name"] for stream in streams if stream.get("source", stream["name"]) == source), source)
 
 
 def _codebook_row(stream: Mapping[str, Any]) -> dict[str, Any]:
