@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from codecs_of_all_kinds import CODECS
 from music import music_pipeline, write_music
 from tiny import SIZES
 
@@ -162,6 +163,23 @@ def test_tokens_training_saving_loading_audio_and_the_hub(name, mood_source, mus
         assert f"| {stream.name} | {stream.num_codebooks} × {stream.codebook_size} |" in card
     numbers = {1: "in one stage ", 2: "in two stages ", 3: "in three stages "}
     assert numbers[len(tuned.chain.stages)] in card
+
+
+@pytest.mark.parametrize("name", ["encodec 32 kHz", "encodec 48 kHz", "dac 24 kHz", "mimi"])
+def test_another_codec_is_another_component(name, tmp_path):
+    """By configuration alone: mono or stereo, causal or looking ahead, whole or as a stream."""
+    make, sampling_rate, channels, _ = CODECS[name]
+    parts, codec = parts_of(one_stage(), "codec", "acoustic_model"), make()
+    clap = one_stage().chain.streams["clap"]
+    only = stage([clap, acoustic_stream(codec, "sound", 0, 2)], 1.0, 0.5)
+    MusicLMPipeline(**parts, codec=codec, acoustic_model=only).save_pretrained(tmp_path)
+    pipe = MusicLMPipeline.from_pretrained(tmp_path)
+    audio = heard(pipe, 2.3)
+    assert pipe.sampling_rate == sampling_rate
+    assert audio.shape == (1, channels, round(2.3 * sampling_rate))
+    pieces = list(pipe.stream("a calm piano", 2.3, generator=torch.Generator().manual_seed(0)))
+    assert len(pieces) > 1
+    assert (np.concatenate(pieces, axis=-1) == audio).all()
 
 
 class TestAStreamThatNobodyGave:
