@@ -8,6 +8,7 @@ the device, once for a model and batch size: the fastest of those that pass the 
 
 from __future__ import annotations
 
+import functools
 import warnings
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext, suppress
@@ -100,7 +101,7 @@ def choose_step(packed: PackedStage, state: StaticState, sampling: StandardSampl
     if way is not None:
         return _make(way, packed, state, sampling, do_sample, plain)
     ways = {
-        name: lambda name=name: _make(name, packed, state, sampling, do_sample, plain)
+        name: functools.partial(_make, name, packed, state, sampling, do_sample, plain)
         for name in ("torch", "overlapping kernels", "kernels")
         if name != "overlapping kernels" or torch.cuda.get_device_capability(state.ids.device) >= (9, 0)
     }
@@ -134,7 +135,7 @@ def _make(
     return recorded
 
 
-def _milliseconds(step: RecordedStep) -> float:
+def _milliseconds(step: Step) -> float:
     """Of a step in the middle of a window, the best of three runs."""
     state, best = step.state, float("inf")
     for _ in range(3):

@@ -26,7 +26,8 @@ KEPT = ("keys", "values")
 class Step(Protocol):
     """From the newest ids in the state's buffers to the next ones."""
 
-    state: StaticState
+    @property
+    def state(self) -> StaticState: ...
 
     def begin(self) -> None: ...
 

@@ -11,6 +11,7 @@ step holds the tokens that the stream's pattern puts there (patterns.py), one in
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import cast
@@ -141,7 +142,8 @@ class StageGenerationMixin(GenerationMixin):
                 `"graph-int8"` reads rounded weights in it. One that is named and does not support the request is
                 refused with the reason; several names are tried in their order.
             negative_streams: with guidance, what the other branch is given, by argument name, in place of nothing: a
-                negative prompt's CLAP tokens. Conditioning streams that are not in it are hidden there.
+                negative prompt's CLAP tokens. Conditioning streams that are not in it are hidden there. Fewer rows than
+                the batch has are repeated.
             force_guidance: allow guidance of a stage that was never trained to do without its conditioning.
             kwargs: the conditioning streams as `{name}_token_ids`, optional ones left out or `-1` for samples that lack
                 them; the predicted stream under its own name for a
@@ -225,6 +227,8 @@ class StageGenerationMixin(GenerationMixin):
             if negative_streams is not None:
                 raise ValueError(f"`negative_streams` needs a `guidance_scale` other than 1, got {scale!r}.")
             return None
+        if isinstance(scale, bool) or not isinstance(scale, int | float) or not math.isfinite(scale):
+            raise ValueError(f"`guidance_scale` must be a number, got {scale!r}.")
         owner = type(self).__name__
         if not self.condition_streams:
             raise ValueError(f"{owner} has no conditioning streams, so there is nothing that guidance could add.")
@@ -253,12 +257,13 @@ class StageGenerationMixin(GenerationMixin):
             if token_ids is None:
                 negative[stream.argument] = torch.full_like(own, PADDING_ID)
                 continue
-            if token_ids.shape[1] != own.shape[1] or len(token_ids) not in (1, len(own)):
+            if token_ids.shape[1] != own.shape[1] or not len(token_ids) or len(own) % len(token_ids):
                 raise ValueError(
                     f"`negative_streams`: `{stream.argument}` has the shape {tuple(token_ids.shape)} where the "
-                    f"conditional branch has {tuple(own.shape)}; they must be the same, or one for the whole batch."
+                    f"conditional branch has {tuple(own.shape)}; they must be as long, and as many or so many that they "
+                    "can be repeated."
                 )
-            negative[stream.argument] = token_ids.to(own.device).expand_as(own)
+            negative[stream.argument] = token_ids.to(own.device).repeat(len(own) // len(token_ids), 1)
         return negative
 
     def _check_streams(

@@ -20,10 +20,10 @@ def nearest_codes(vectors: torch.Tensor, codebook: torch.Tensor, chunk_size: int
     return torch.cat([(part @ codebook.T - half_norms).argmax(-1) for part in vectors.split(chunk_size)])
 
 
-class _Quantizer(PublishedModel, KeepsFloat32, PreTrainedModel):
+class _Quantizer(PublishedModel, KeepsFloat32, PreTrainedModel):  # type: ignore[misc]  # `push_to_hub` is ours
     """Codebooks are data, not weights that a cast may round: they stay in float32."""
 
-    _keep_in_fp32_modules_strict = ("codebook", "codebooks")
+    _keep_in_fp32_modules_strict = ["codebook", "codebooks"]
 
 
 class ClapQuantizer(_Quantizer):
@@ -67,7 +67,10 @@ class ClapQuantizer(_Quantizer):
     @torch.no_grad()
     def decode(self, codes: torch.Tensor) -> torch.Tensor:
         """Codes (…, up to num_quantizers) → embeddings (…, embedding_dim): the sum of the chosen entries."""
-        return sum(self.codebooks[index][codes[..., index]] for index in range(codes.shape[-1]))
+        total = self.codebooks[0][codes[..., 0]]
+        for index in range(1, codes.shape[-1]):
+            total = total + self.codebooks[index][codes[..., index]]
+        return total
 
     def forward(self, embeddings: torch.Tensor) -> torch.Tensor:
         return self.encode(embeddings)
