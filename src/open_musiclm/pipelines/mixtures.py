@@ -1,0 +1,140 @@
+"""Weighted mixtures of texts and recordings in CLAP's space: what a stage is conditioned on is a direction there.
+
+    "0.7 * warm strings + 0.3 * file.wav"       on the command line
+    [(0.7, "warm strings"), (0.3, audio)]       in Python: a weight each, negative ones lead away
+
+MusicLM is conditioned on a text's embedding, in training on an audio's (section 3.3); both lie in one space, so what lies
+between them can be asked for too. A recording's embedding is the mean of those of its 10 s windows, 1 s apart (section
+4.1), brought to unit length like every mixture.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from ..audio import read_audio, resample
+from ..tokenizers.clap import clap_audio_embeddings, clap_text_embeddings
+
+WINDOW_STRIDE_IN_S = 1.0
+_WEIGHT = re.compile(r"^([+-]?\s*\d+(?:\.\d+)?)\s*\*\s*(.+)$", re.DOTALL)
+#: a sum's parts are separated by a plus or minus before a weight: " + 0.3 * "
+_JOINT = re.compile(r"\s*([+-])\s*(?=\d+(?:\.\d+)?\s*\*)")
+
+
+@dataclass(frozen=True)
+class Recording:
+    """Audio as a condition.
+
+    Args:
+        waveform: (samples,) or (channels, samples), float.
+        sampling_rate: in Hz.
+    """
+
+    waveform: np.ndarray
+    sampling_rate: int
+
+    def __post_init__(self):
+        waveform = np.asarray(self.waveform, dtype=np.float32)
+        waveform = waveform.mean(axis=0) if waveform.ndim == 2 else waveform
+        if waveform.ndim != 1 or not waveform.size:
+            raise ValueError(
+                f"A recording must have samples, (samples,) or (channels, samples); got {waveform.shape}."
+            )
+        if not np.isfinite(waveform).all():
+            raise ValueError("A recording must hold finite numbers.")
+        if not np.abs(waveform).max() > 0:
+            raise ValueError("The recording is silent: it says nothing to be conditioned on.")
+        object.__setattr__(self, "waveform", waveform)
+
+    @classmethod
+    def read(cls, path: str | Path) -> Recording:
+        """From a file."""
+        return cls(*read_audio(path))
+
+
+Part = str | Recording
+
+
+@dataclass(frozen=True)
+class Mixture:
+    """Parts and their weights."""
+
+    parts: tuple[Part, ...]
+    weights: tuple[float, ...]
+
+    def __post_init__(self):
+        if not self.parts or len(self.parts) != len(self.weights):
+            raise ValueError("A mixture needs parts, and a weight for each.")
+        for part, weight in zip(self.parts, self.weights, strict=True):
+            if isinstance(weight, bool) or not math.isfinite(weight) or weight == 0:
+                raise ValueError(f"The weight of a mixture's part must be a number other than 0, got {weight!r}.")
+            if isinstance(part, str) and not part.strip():
+                raise ValueError("A mixture has a part without a text.")
+
+
+def parse_mixture(text: str) -> Mixture | None:
+    """ "0.7 * warm strings - 0.3 * file.wav"; `None` for a text without weights. A part that is a file is read.
+
+    Raises:
+        ValueError: a part without a weight.
+    """
+    pieces = _JOINT.split(text.strip())
+    if not _WEIGHT.match(pieces[0] or "".join(pieces[1:3])):
+        return None
+    signs = [None, *pieces[1::2]]
+    parts: list[Part] = []
+    weights = []
+    for sign, piece in zip(signs, pieces[::2], strict=True):
+        if not piece.strip():
+            continue  # before a leading sign
+        found = _WEIGHT.match(piece.strip())
+        if found is None:
+            raise ValueError(
+                f'Every part of a mixture has a weight, as in "0.3 * warm strings"; got {piece.strip()!r}.'
+            )
+        weight = float(found.group(1).replace(" ", ""))
+        weights.append(-weight if sign == "-" else weight)
+        words = found.group(2).strip()
+        parts.append(Recording.read(words) if Path(words).is_file() else words)
+    return Mixture(tuple(parts), tuple(weights))
+
+
+def recording_embedding(clap, processor, recording: Recording) -> torch.Tensor:
+    """Unit-length mean of the embeddings of 10 s windows, 1 s apart: (1, embedding_dim).
+
+    A recording shorter than a window is repeated by the feature extractor, as CLAP was trained.
+    """
+    extractor = processor.feature_extractor
+    rate, size = extractor.sampling_rate, extractor.nb_max_samples
+    mono = resample(recording.waveform, recording.sampling_rate, rate)
+    stride = round(WINDOW_STRIDE_IN_S * rate)
+    starts = range(0, max(len(mono) - size, 0) + 1, stride)
+    total: torch.Tensor | float = 0.0
+    for start in starts:  # one at a time: an hour's windows would fill the memory
+        total = total + clap_audio_embeddings(clap, processor, mono[None, start : start + size]).float()
+    return torch.nn.functional.normalize(torch.as_tensor(total), dim=-1)
+
+
+def mixture_embedding(clap, processor, mixture: Mixture) -> torch.Tensor:
+    """The weighted sum of the parts' embeddings, brought to unit length: (1, embedding_dim).
+
+    Raises:
+        ValueError: parts that cancel one another.
+    """
+    total: torch.Tensor | float = 0.0
+    for part, weight in zip(mixture.parts, mixture.weights, strict=True):
+        if isinstance(part, str):
+            embedding = clap_text_embeddings(clap, processor, [part]).float()
+        else:
+            embedding = recording_embedding(clap, processor, part)
+        total = total + weight * embedding
+    mixed = torch.as_tensor(total)
+    if not float(mixed.norm()) > 1e-4:
+        raise ValueError("The parts of this mixture cancel one another; nothing is left to be conditioned on.")
+    return torch.nn.functional.normalize(mixed, dim=-1)
