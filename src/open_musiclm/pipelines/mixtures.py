@@ -27,35 +27,50 @@ _WEIGHT = re.compile(r"^([+-]?\s*\d+(?:\.\d+)?)\s*\*\s*(.+)$", re.DOTALL)
 _JOINT = re.compile(r"\s*([+-])\s*(?=\d+(?:\.\d+)?\s*\*)")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Recording:
-    """Audio as a condition.
+    """Audio that comes in.
 
     Args:
-        waveform: (samples,) or (channels, samples), float.
+        channels: (channels, samples) float32; (samples,) is taken too.
         sampling_rate: in Hz.
+
+    Raises:
+        ValueError: no samples, numbers that are not finite, silence.
     """
 
-    waveform: np.ndarray
+    channels: np.ndarray
     sampling_rate: int
 
     def __post_init__(self):
-        waveform = np.asarray(self.waveform, dtype=np.float32)
-        waveform = waveform.mean(axis=0) if waveform.ndim == 2 else waveform
-        if waveform.ndim != 1 or not waveform.size:
+        channels = np.atleast_2d(np.asarray(self.channels, dtype=np.float32))
+        if channels.ndim != 2 or not channels.size:
+            raise ValueError(f"A recording must have samples, (samples,) or (channels, samples); got {channels.shape}.")
+        if channels.shape[0] > channels.shape[1]:
             raise ValueError(
-                f"A recording must have samples, (samples,) or (channels, samples); got {waveform.shape}."
+                f"A recording must be (channels, samples); got {channels.shape}, which looks like its transpose."
             )
-        if not np.isfinite(waveform).all():
+        if isinstance(self.sampling_rate, bool) or not self.sampling_rate > 0:
+            raise ValueError(f"A recording's sampling rate must be a positive number of Hz, got {self.sampling_rate!r}.")
+        if not np.isfinite(channels).all():
             raise ValueError("A recording must hold finite numbers.")
-        if not np.abs(waveform).max() > 0:
-            raise ValueError("The recording is silent: it says nothing to be conditioned on.")
-        object.__setattr__(self, "waveform", waveform)
+        if not np.abs(channels).max() > 0:
+            raise ValueError("The recording is silent: it says nothing to go by.")
+        object.__setattr__(self, "channels", channels)
 
     @classmethod
     def read(cls, path: str | Path) -> Recording:
         """From a file."""
         return cls(*read_audio(path))
+
+    @property
+    def waveform(self) -> np.ndarray:
+        """Mono: (samples,)."""
+        return self.channels.mean(axis=0)
+
+    @property
+    def length_in_s(self) -> float:
+        return self.channels.shape[1] / self.sampling_rate
 
 
 Part = str | Recording
