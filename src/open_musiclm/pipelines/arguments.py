@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from numbers import Integral, Real
 from typing import Any
 
 import torch
 
+from ..tokenizers.attributes import attribute_names
 from .chain import StageChain
+from .mixtures import Mixture, Recording
 
 #: the source of what a text becomes
 PROMPT_SOURCE = "clap"
@@ -55,14 +57,16 @@ def check_length(audio_length_in_s: Any, sampling_rate: int) -> float:
     return length
 
 
-def check_prompts(prompt: str | Sequence[str]) -> list[str]:
-    """One text or several, as a list; a `ValueError` if one says nothing."""
-    prompts = [prompt] if isinstance(prompt, str) else list(prompt)
+def check_prompts(prompt: Any) -> list[Any]:
+    """One prompt or several, as a list: texts, recordings, mixtures; a `ValueError` if one says nothing."""
+    prompts = [prompt] if isinstance(prompt, str | Mixture | Recording) else list(prompt)
     if not prompts:
         raise ValueError("`prompt` is an empty list; pass at least one text.")
-    for text in prompts:
-        if not isinstance(text, str) or not text.strip():
-            raise ValueError(f"Every prompt must be a text that says something, got {text!r}.")
+    for part in prompts:
+        if isinstance(part, Mixture | Recording):
+            continue
+        if not isinstance(part, str) or not part.strip():
+            raise ValueError(f"Every prompt must be a text that says something, got {part!r}.")
     return prompts
 
 
@@ -78,6 +82,11 @@ def sort_arguments(
     stages = {f"{short}_settings": name for short, name in chain.short_names().items()}
     unknown = [name for name in others if name not in streams and name not in stages]
     if unknown:
+        if unknown[0] in attribute_names():
+            raise ValueError(
+                f"No stage of this pipeline has a stream of {unknown[0]}, so `{unknown[0]}` cannot be asked for; its streams "
+                f"are {', '.join(chain.streams)}. Train one with `open-musiclm tokenize --streams {unknown[0]}`."
+            )
         raise ValueError(
             f"The pipeline has no argument {unknown[0]!r}: its streams are {', '.join(streams)}, its stages' settings "
             f"{', '.join(stages)}."

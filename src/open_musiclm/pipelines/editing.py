@@ -107,7 +107,9 @@ def edit_recording(
     if way not in WAYS:
         raise ValueError(f"A region can be changed by {', '.join(WAYS)}; got {way!r}.")
     if not (math.isfinite(start_in_s) and math.isfinite(stop_in_s) and 0 <= start_in_s <= stop_in_s <= length + 1e-6):
-        raise ValueError(f"The region {start_in_s:g} to {stop_in_s:g} s lies not within the recording's {length:.2f} s.")
+        raise ValueError(
+            f"The region {start_in_s:g} to {stop_in_s:g} s lies not within the recording's {length:.2f} s."
+        )
     start, stop = round(start_in_s * rate), min(round(stop_in_s * rate), audio.shape[1])
     region_in_s = (stop - start) / rate
     new_length = region_in_s if new_length_in_s is None else new_length_in_s
@@ -197,9 +199,15 @@ def _make_and_judge(
     is; `stop` is the first sample of that, `None` if nothing does."""
     chain, grid, rate = pipe.chain, pipe.time_grid, recording.sampling_rate
     audio = recording.channels
-    longest = max(to_fraction(s.config.window_in_s) - to_fraction(s.config.window_stride_in_s) for s in chain.stages.values())
+    longest = max(
+        to_fraction(s.config.window_in_s) - to_fraction(s.config.window_stride_in_s) for s in chain.stages.values()
+    )
     before = round_down(min(Fraction(start, rate), max(longest, 4 * grid)), grid)
-    after = Fraction(0) if stop is None else round_down(min(Fraction(audio.shape[1] - stop, rate), to_fraction(FOLLOWING_IN_S)), grid)
+    after = (
+        Fraction(0)
+        if stop is None
+        else round_down(min(Fraction(audio.shape[1] - stop, rate), to_fraction(FOLLOWING_IN_S)), grid)
+    )
     first = start - round(before * rate)
     gap = round_up(to_fraction(length_in_s), grid)
 
@@ -232,7 +240,9 @@ def _make_and_judge(
         best = scores.reshape(num_variants, num_candidates).argmax(axis=1)
         rows = best + num_candidates * np.arange(num_variants)
         scores = scores[rows]
-    made = np.stack([resample(channel, pipe.sampling_rate, rate) for channel in made[rows].reshape(-1, made.shape[-1])])
+    made = np.stack(
+        [resample(channel, pipe.sampling_rate, rate) for channel in made[rows].reshape(-1, made.shape[-1])]
+    )
     made = made.reshape(num_variants, -1, made.shape[-1])
     skipped = round(before * rate)
     gain = [match_level(part[:, :skipped], audio[:, first:start]) if skipped else 1.0 for part in made]

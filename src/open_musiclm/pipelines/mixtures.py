@@ -45,13 +45,17 @@ class Recording:
     def __post_init__(self):
         channels = np.atleast_2d(np.asarray(self.channels, dtype=np.float32))
         if channels.ndim != 2 or not channels.size:
-            raise ValueError(f"A recording must have samples, (samples,) or (channels, samples); got {channels.shape}.")
+            raise ValueError(
+                f"A recording must have samples, (samples,) or (channels, samples); got {channels.shape}."
+            )
         if channels.shape[0] > channels.shape[1]:
             raise ValueError(
                 f"A recording must be (channels, samples); got {channels.shape}, which looks like its transpose."
             )
         if isinstance(self.sampling_rate, bool) or not self.sampling_rate > 0:
-            raise ValueError(f"A recording's sampling rate must be a positive number of Hz, got {self.sampling_rate!r}.")
+            raise ValueError(
+                f"A recording's sampling rate must be a positive number of Hz, got {self.sampling_rate!r}."
+            )
         if not np.isfinite(channels).all():
             raise ValueError("A recording must hold finite numbers.")
         if not np.abs(channels).max() > 0:

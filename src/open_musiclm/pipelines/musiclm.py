@@ -12,7 +12,7 @@ on one another (chain.py). Each step is a method, and is skipped by passing its 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from fractions import Fraction
 from typing import Any, ClassVar
 
@@ -20,31 +20,24 @@ import torch
 
 from ..decoding.sampling import resolve_generators, spawn_generators
 from ..hub.pipelines import PublishedPipeline
-from ..models.streams import check_token_range, flatten_tokens
-from ..tokenizers.clap import clap_text_embeddings
 from ..tokenizers.codec import as_codec
 from ..tokenizers.compatibility import check_components
 from .adapters import AdapterMixin
-from .arguments import (
-    check_length,
-    check_nothing_missing,
-    check_numbers,
-    check_prompts,
-    given_by_prompt,
-    rows_of_batch,
-    sort_arguments,
-)
+from .arguments import check_nothing_missing, check_numbers, check_prompts, rows_of_batch
+from .asked import DEFAULT_REFERENCE_WEIGHT, PromptPart, embed_prompts, make_prompt, understand
 from .chain import StageChain
+from .editing_steps import EditingSteps
+from .loops import close_loops, whole_bars
 from .named_steps import NamedSteps
 from .output import MusicLMPipelineOutput
-from .pieces import count_steps, generate_piece, hidden_conditions
+from .pieces import count_steps
 from .progress import GenerationInterruptedError, Progress, StepCallback
 from .reranking import rank_by_clap
-from .streaming import MusicStream, Prompt
-from .windows import round_up, to_fraction
+from .steps import PipelineSteps
+from .streaming import MusicStream
 
 
-class MusicLMPipeline(NamedSteps, AdapterMixin, PublishedPipeline):
+class MusicLMPipeline(PipelineSteps, NamedSteps, EditingSteps, AdapterMixin, PublishedPipeline):
     """
     Text to music in autoregressive stages (MusicLM, Agostinelli et al. 2023, section 3).
 
@@ -131,107 +124,60 @@ class MusicLMPipeline(NamedSteps, AdapterMixin, PublishedPipeline):
 
     # ------------------------------------------------------------------- steps
 
-    def encode_prompt(self, prompt: str | Sequence[str]) -> torch.Tensor:
-        """Texts → CLAP tokens (batch, num_quantizers)."""
-        prompts = check_prompts(prompt)
-        return self.clap_quantizer.encode(clap_text_embeddings(self.clap, self.clap_processor, prompts))
-
-    def generate_tokens(
-        self,
-        stage: str,
-        tokens: Mapping[str, torch.Tensor],
-        audio_length_in_s: float,
-        generator: torch.Generator | Sequence[torch.Generator] | None = None,
-        on_token: Callable[[int], None] | None = None,
-        **settings,
-    ) -> torch.Tensor:
-        """One stage's tokens for a piece.
-
-        Args:
-            stage: its component, its short name (`"coarse"` for `coarse_model`), or the stream that it predicts.
-            tokens: the streams that it is conditioned on, by name, from time 0 on; optional ones may be left out.
-            audio_length_in_s: of the piece. The tokens are longer where a stage behind needs a whole window.
-            generator: one, or one for each sample.
-            on_token: called after each step.
-            settings: for the stage's `generate`.
-
-        Returns:
-            (batch, frames), or (batch, frames, codebooks) for several codebooks.
-
-        Raises:
-            ValueError: no such stage; streams missing, unknown, or too short.
-        """
-        chain = self.chain
-        name = chain.component(stage)
-        duration = chain.durations(self._duration(audio_length_in_s))[name]
-        return self._generate(chain.stages[name], tokens, duration, chain.grid, generator, on_token, settings)
-
-    @torch.no_grad()
-    def decode_streams(
-        self, tokens: Mapping[str, torch.Tensor], audio_length_in_s: float | None = None
-    ) -> torch.Tensor:
-        """Codes → waveform (batch, channels, samples) float32.
-
-        Args:
-            tokens: the streams of codes by name, (batch, frames, codebooks) each, from the codec's first codebook on; the
-                last ones may be left out.
-        """
-        parts, place = [], 0
-        for stream in self.chain.decoded:
-            if stream.name not in tokens or stream.first_codebook != place:
-                continue
-            flat = flatten_tokens(tokens[stream.name], stream)
-            check_token_range(flat, stream)
-            parts.append(flat.unflatten(1, (-1, stream.num_codebooks)).to(self.codec.device))
-            place += stream.num_codebooks
-        if len(parts) < len(tokens) or not parts:
-            raise ValueError(
-                f"To decode, pass the streams {', '.join(s.name for s in self.chain.decoded)} from the first on, got "
-                f"{', '.join(tokens) or 'none'}."
-            )
-        sizes = [tuple(part.shape[:2]) for part in parts]
-        if len(set(sizes)) > 1:
-            raise ValueError(f"Tokens to decode must have one batch size and number of frames, got {sizes}.")
-        if min(int(part.min()) for part in parts) < 0:
-            raise ValueError("Tokens to decode cannot hold padding.")
-        codes = torch.cat(parts, dim=-1)
-        waveform = as_codec(self.codec).decode(codes).float()
-        if audio_length_in_s is not None:
-            waveform = waveform[..., : round(audio_length_in_s * self.sampling_rate)]
-        return waveform
+    def encode_prompt(self, prompt: PromptPart | Sequence[PromptPart]) -> torch.Tensor:
+        """Texts, recordings or mixtures of them → CLAP tokens (batch, num_quantizers)."""
+        return self.clap_quantizer.encode(embed_prompts(self, check_prompts(prompt)))
 
     # -------------------------------------------------------------------- call
 
     @torch.no_grad()
     def __call__(
         self,
-        prompt: str | Sequence[str] | None = None,
+        prompt: Any = None,
         audio_length_in_s: float = 10.0,
         num_waveforms_per_prompt: int = 1,
         generator: torch.Generator | Sequence[torch.Generator] | None = None,
         num_candidates: int | None = None,
+        negative_prompt: str | None = None,
+        guidance_scale: float | None = None,
+        reference_audio: Any = None,
+        reference_weight: float = DEFAULT_REFERENCE_WEIGHT,
+        transition_in_s: float = 0.0,
+        loop: bool = False,
+        beginnings: Mapping[str, torch.Tensor] | None = None,
         settings: dict[str, Any] | None = None,
         output_type: str = "np",
         return_dict: bool = True,
+        return_tokens: bool = False,
         callback_on_step_end: StepCallback | None = None,
-        **tokens_and_settings: Any,
+        **streams_and_settings: Any,
     ) -> MusicLMPipelineOutput | tuple:
         """Generate music.
 
         Args:
-            prompt: one text or several.
+            prompt: one text or several; a `Mixture` or `Recording` may stand for a text. A list of (seconds, text) is a story
+                (story.py). `None` asks for anything, of stages that were trained without conditions too.
             audio_length_in_s: length of the audio; the result has exactly `round(length · sampling_rate)` samples.
             num_waveforms_per_prompt: waveforms for each prompt.
             num_candidates: waveforms to make for each prompt, of which the `num_waveforms_per_prompt` nearest to it by
                 CLAP are returned, the nearest first.
+            negative_prompt, guidance_scale: lead towards the prompt and away from the other one (or from what the stages
+                make without any), where they were trained with condition dropout (MusicGen, section 2.2): 3 is usual.
+            reference_audio: a recording to be like: a file, (audio, sampling rate), or samples at the pipeline's rate; with
+                a prompt, `reference_weight` of it.
+            transition_in_s: of a story, how long the change from one text to the next takes.
+            loop: the end runs into the beginning; with a `tempo` the length is rounded to whole bars of four beats.
+            beginnings: first tokens of streams that stages make, by the stream's name, to go on from.
             generator: one `torch.Generator`, or one for each waveform that is made. With one each, a waveform does not
                 depend on what else is in the batch.
             settings: for the `generate` of all stages (`{"temperature": 0.8}`).
             output_type: `"np"` or `"pt"`.
             return_dict: return a `MusicLMPipelineOutput` rather than a tuple of the audios.
+            return_tokens: return all streams' tokens too, as `.tokens`.
             callback_on_step_end: called after each token as `callback(pipe, step, num_steps, {"stage": name})`. Where it
                 (or another thread) sets `pipe._interrupt = True`, the call stops and returns without samples.
-            tokens_and_settings: `{stream}_token_ids` for any stream of the stages, (batch, frames, codebooks), with one
+            streams_and_settings: what else the stages' streams can be asked for, by the stream's name: `tempo=120`,
+                `melody="hum.wav"` (tokenizers/attributes says what each takes). `{stream}_token_ids` for any stream of the stages, (batch, frames, codebooks), with one
                 codebook (batch, frames), the CLAP tokens (batch, 12): results of earlier steps, or conditioning that no
                 prompt gives; a stage whose stream is given is skipped, and so are those that only it needed. A stream
                 that is given once a prompt serves all of its waveforms. `{stage}_settings` for one stage's `generate`,
@@ -268,14 +214,28 @@ class MusicLMPipeline(NamedSteps, AdapterMixin, PublishedPipeline):
         if num_candidates is not None and prompt is None:
             raise ValueError("`num_candidates` needs the `prompt`, which the candidates are held against.")
 
-        # 1. What is given: the prompt as CLAP tokens, and any streams, one row for each waveform
+        # 1. What is asked for, as streams with one row for each waveform
         chain = self.chain
-        given, of_stages = sort_arguments(chain, settings, tokens_and_settings)
-        if prompt is not None:
-            given |= given_by_prompt(chain, given, self.encode_prompt(prompt))
-        needed = chain.needed(given)
-        check_nothing_missing(chain, given)
-        tokens = rows_of_batch(given, num_made)
+        if loop:
+            duration = self._duration(whole_bars(audio_length_in_s, streams_and_settings.get("tempo")))
+            audio_length_in_s = float(duration)
+        asked = understand(
+            self,
+            chain,
+            duration,
+            prompt,
+            reference_audio,
+            reference_weight,
+            negative_prompt,
+            guidance_scale,
+            transition_in_s,
+            beginnings,
+            settings,
+            streams_and_settings,
+        )
+        needed = chain.needed(asked.given)
+        check_nothing_missing(chain, asked.given)
+        tokens = rows_of_batch(asked.given, num_made)
         batch_size = len(next(iter(tokens.values()))) if tokens else num_made
         # each stage of each waveform draws from a generator of its own, so skipping a stage changes no other
         number = len(chain.stages)
@@ -284,7 +244,11 @@ class MusicLMPipeline(NamedSteps, AdapterMixin, PublishedPipeline):
         # 2. The stages that are needed, in order, and 3. codes → waveform
         self._interrupt = False
         durations = chain.durations(duration)
-        num_steps = {name: count_steps(chain.stages[name], durations[name], chain.grid, batch_size) for name in needed}
+        num_steps = {
+            name: count_steps(stage, durations[name], chain.grid, batch_size, asked.num_known(stage))
+            for name, stage in chain.stages.items()
+            if name in needed
+        }
         try:
             with Progress(self, num_steps, callback_on_step_end) as progress:
                 for index, (name, stage) in enumerate(chain.stages.items()):
@@ -292,7 +256,14 @@ class MusicLMPipeline(NamedSteps, AdapterMixin, PublishedPipeline):
                         continue
                     on_token = progress.stage(name)
                     tokens[stage.predicted_stream.name] = self._generate(
-                        stage, tokens, durations[name], chain.grid, own[index::number], on_token, of_stages[name]
+                        stage,
+                        tokens,
+                        durations[name],
+                        chain.grid,
+                        own[index::number],
+                        on_token,
+                        asked.settings[name],
+                        asked,
                     )
                 progress.say("waveform")
                 decoded = {stream.name: tokens[stream.name] for stream in chain.decoded}
@@ -305,36 +276,49 @@ class MusicLMPipeline(NamedSteps, AdapterMixin, PublishedPipeline):
 
         # 4. Of the candidates, those nearest to the prompt
         similarities = kept = None
-        if num_candidates is not None and prompt is not None:
-            ranking = rank_by_clap(self.clap, self.clap_processor, check_prompts(prompt), audios, self.sampling_rate)
+        if num_candidates is not None and asked.prompts is not None:
+            ranking = rank_by_clap(
+                self.clap, self.clap_processor, [], audios, self.sampling_rate, embed_prompts(self, asked.prompts)
+            )
             kept = ranking.order[:, :num_waveforms_per_prompt]
             rows = (kept + num_candidates * torch.arange(len(kept))[:, None]).flatten()
             audios = audios[rows.to(audios.device)]
+            tokens = {name: token_ids[rows.to(token_ids.device)] for name, token_ids in tokens.items()}
             similarities, kept = ranking.similarities.flatten()[rows], kept.flatten()
+        if loop:
+            audios = close_loops(self, audios, asked.prompts, generator, asked.settings)
         self.maybe_free_model_hooks()
         if output_type == "np":
             audios = audios.cpu().numpy()
-        return MusicLMPipelineOutput(audios, similarities, kept) if return_dict else (audios,)
+        if not return_dict:
+            return (audios,)
+        return MusicLMPipelineOutput(audios, similarities, kept, tokens if return_tokens else None)
 
     def stream(
         self,
-        prompt: Prompt | Callable[[float], Prompt] | None = None,
+        prompt: Any = None,
         audio_length_in_s: float | None = 10.0,
         num_waveforms_per_prompt: int = 1,
         generator: torch.Generator | Sequence[torch.Generator] | None = None,
+        negative_prompt: str | None = None,
+        guidance_scale: float | None = None,
+        reference_audio: Any = None,
+        reference_weight: float = DEFAULT_REFERENCE_WEIGHT,
+        transition_in_s: float = 0.0,
+        beginnings: Mapping[str, torch.Tensor] | None = None,
         settings: dict[str, Any] | None = None,
         output_type: str = "np",
         first_window_in_s: float | None = None,
-        **tokens_and_settings: Any,
+        **streams_and_settings: Any,
     ) -> MusicStream:
         """Music piece by piece, as it is made: the audio of a whole call with the same arguments.
 
         Args:
-            prompt: a text, several, or a function of the time in seconds that returns them. It is asked once for each
-                window of the first stage that reads it, with the time at which the window's new part begins. The prompt
-                may also be replaced on the way: `stream.prompt = "now with drums"`.
+            prompt: as for a whole call, a story too; or a function of the time in seconds that returns it. It is asked once
+                for each window of the first stage that reads it, with the time at which the window's new part begins. The
+                prompt may also be replaced on the way: `stream.prompt = "now with drums"`.
             audio_length_in_s: length of the audio; `None` goes on until nobody asks for more.
-            num_waveforms_per_prompt, generator, settings, output_type, tokens_and_settings: as for a whole call.
+            num_waveforms_per_prompt, …: as for a whole call.
             first_window_in_s: begin the stages that wait for others with so short a window, so that the first audio
                 comes after that much of each instead of after whole windows. What is played is then not a whole call's
                 audio, and its beginning is made with less in view; 1.0 is a second of audio, as much as a piece.
@@ -347,40 +331,25 @@ class MusicLMPipeline(NamedSteps, AdapterMixin, PublishedPipeline):
         """
         check_numbers(output_type, num_waveforms_per_prompt)
         chain = self.chain
-        given, of_stages = sort_arguments(chain, settings, tokens_and_settings)
+        asked = understand(
+            self,
+            chain,
+            None if audio_length_in_s is None else self._duration(audio_length_in_s),
+            negative_prompt=negative_prompt,
+            guidance_scale=guidance_scale,
+            beginnings=beginnings,
+            settings=settings,
+            others=streams_and_settings,
+        )
+        prompt = make_prompt(self, prompt, reference_audio, reference_weight, transition_in_s)
         return MusicStream(
-            self, chain, prompt, audio_length_in_s, num_waveforms_per_prompt, generator, given, of_stages, output_type,
+            self,
+            chain,
+            prompt,
+            audio_length_in_s,
+            num_waveforms_per_prompt,
+            generator,
+            asked,
+            output_type,
             first_window_in_s,
-        )  # fmt: skip
-
-    # ------------------------------------------------------------------ checks
-
-    def _duration(self, audio_length_in_s: float) -> Fraction:
-        """The asked length, rounded up to the time grid."""
-        return round_up(check_length(audio_length_in_s, self.sampling_rate), self.time_grid)
-
-    def _generate(
-        self,
-        stage: Any,
-        tokens: Mapping[str, torch.Tensor],
-        duration: Fraction,
-        grid: Fraction,
-        generator: torch.Generator | Sequence[torch.Generator] | None,
-        on_token: Callable[[int], None] | None,
-        settings: dict[str, Any],
-    ) -> torch.Tensor:
-        conditions = {s.argument: tokens[s.name] for s in stage.condition_streams if s.name in tokens}
-        for stream in stage.condition_streams:
-            if stream.frame_rate is None or stream.argument not in conditions or stream.context != "same":
-                continue
-            needed = int(duration * to_fraction(stream.frame_rate)) - stream.num_edge_frames
-            found = conditions[stream.argument].shape[1]
-            if found < needed:
-                raise ValueError(f"`{stream.argument}` has {found} frames; {float(duration):g} s need {needed}.")
-        if conditions:
-            batch_size = max(len(rows) for rows in conditions.values())
-        else:
-            batch_size = 1 if generator is None or isinstance(generator, torch.Generator) else len(generator)
-            conditions = hidden_conditions(stage, batch_size, duration)
-        generators = resolve_generators(generator, batch_size)
-        return generate_piece(stage, conditions, duration, grid, generators, on_token, **settings)
+        )

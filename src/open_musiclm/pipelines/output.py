@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from diffusers import AudioPipelineOutput
@@ -18,7 +19,16 @@ class MusicLMPipelineOutput(AudioPipelineOutput):
             interrupted.
         similarities (batch,): with `num_candidates`, the CLAP similarity of each waveform to its prompt.
         kept (batch,): with `num_candidates`, which of its prompt's candidates each waveform is.
+        tokens: with `return_tokens`, every stream's ids by name, (batch, frames[, codebooks]): what was given and what the
+            stages made.
     """
 
     similarities: torch.Tensor | None = None
     kept: torch.Tensor | None = None
+    tokens: dict[str, torch.Tensor] | None = None
+
+    def tokens_made(self, pipe: Any) -> dict[str, torch.Tensor]:
+        """The tokens that stages made, which a call goes on from as its `beginnings`: the same beginning, then more."""
+        if self.tokens is None:
+            raise ValueError("This output has no tokens; call the pipeline with `return_tokens=True`.")
+        return {name: self.tokens[name] for name in pipe.chain.makers if name in self.tokens}

@@ -56,6 +56,8 @@ class Piece:
         on_token: called after each step.
         settings: for `stage.generate`.
         side_by_side: windows made together, where the stage's windows do not overlap.
+        negative: the conditioning streams of a window's negative branch (guidance), as `conditions`.
+        beginning: the piece's first tokens, (batch or 1, frames[, codebooks]); windows go on from there.
     """
 
     def __init__(
@@ -67,6 +69,8 @@ class Piece:
         on_token: Callable[[int], None] | None = None,
         settings: dict | None = None,
         side_by_side: int = 1,
+        negative: Callable[[Window], dict[str, torch.Tensor]] | None = None,
+        beginning: torch.Tensor | None = None,
     ):
         self.stage = stage
         self.stream = stage.predicted_stream
@@ -77,7 +81,12 @@ class Piece:
         self.settings = settings or {}
         self.overlapping = stage.config.window_stride_in_s < stage.config.window_in_s
         self.side_by_side = 1 if self.overlapping else side_by_side
-        self.tokens: torch.Tensor | None = None  # of windows that are done: (batch, frames[, codebooks])
+        self.negative = negative
+        #: of windows that are done: (batch, frames[, codebooks])
+        self.tokens: torch.Tensor | None = None
+        if beginning is not None and beginning.shape[1]:
+            rows = len(self.generators) if len(beginning) == 1 else len(beginning)
+            self.tokens = beginning.to(stage.device).expand(rows, *beginning.shape[1:])
         self.run: TokenRun | None = None  # of the windows under way
         self.under_way: list[slice] = []  # their frames
 
@@ -105,24 +114,34 @@ class Piece:
         return self._joined(self.tokens, made, self.under_way[0])
 
     def _begin(self) -> None:
-        group = list(islice(self.windows, self.side_by_side))
-        self.under_way = [window.frames(self.stream.frame_rate, self.stream.num_edge_frames) for window in group]
+        done = 0 if self.tokens is None else self.tokens.shape[1]
+        windows = (window for window in self.windows if self._frames(window).stop > done)
+        group = list(islice(windows, 1))
+        partly_known = self._frames(group[0]).start < done
+        if not partly_known:  # a window that is begun goes by itself: its neighbours have no beginning
+            group += islice(windows, self.side_by_side - 1)
+        self.under_way = [self._frames(window) for window in group]
         first = self.under_way[0]
         generators = self.generators
         known = {}
-        if self.overlapping and self.tokens is not None:
+        if partly_known and self.tokens is not None:
             known[self.stream.argument] = self.tokens[:, first.start :]
-        elif not self.overlapping:
+        if not self.overlapping:
             generators = [spawn_generators([own], 1)[0] for _ in group for own in self.generators]
-        conditions = [self.conditions(window) for window in group]
+        settings = dict(self.settings)
+        if self.negative is not None:
+            settings["negative_streams"] = _stacked([self.negative(window) for window in group])
         self.run = self.stage.start_generation(
             first.stop - first.start,
             generator=generators,
             on_token=self.on_token,
-            **{name: torch.cat([each[name] for each in conditions]) for name in conditions[0]},
+            **_stacked([self.conditions(window) for window in group]),
             **known,
-            **self.settings,
+            **settings,
         )
+
+    def _frames(self, window: Window) -> slice:
+        return window.frames(self.stream.frame_rate, self.stream.num_edge_frames)
 
     def _finish(self) -> None:
         for made, frames in zip(self.run.frames.split(len(self.generators)), self.under_way, strict=True):
@@ -135,6 +154,11 @@ class Piece:
         if tokens is None:
             return made
         return torch.cat([tokens, made[:, tokens.shape[1] - frames.start :]], dim=1)
+
+
+def _stacked(conditions: Sequence[dict[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
+    """The conditions of windows side by side as those of one batch."""
+    return {name: torch.cat([each[name] for each in conditions]) for name in conditions[0]}
 
 
 def stage_windows(
@@ -204,34 +228,50 @@ def hidden_conditions(stage: MusicLMStageModel, batch_size: int, duration: Fract
 
 def generate_piece(
     stage: MusicLMStageModel,
-    conditions: dict[str, torch.Tensor],
+    conditions: dict[str, torch.Tensor] | Callable[[Fraction], dict[str, torch.Tensor]],
     duration: Fraction,
     grid: Fraction,
     generators: Sequence[torch.Generator],
     on_token: Callable[[int], None] | None = None,
+    negative: dict[str, torch.Tensor] | None = None,
+    beginning: torch.Tensor | None = None,
     **settings,
 ) -> torch.Tensor:
     """The stage's tokens for `duration` seconds.
 
     Args:
         conditions: the conditioning streams by argument name; those with a frame rate from time 0 on, at least as far
-            as the duration.
+            as the duration. Or a function of the time from which on a window is new, which gives them.
         duration: in seconds, a multiple of `grid`.
         generators: one for each sample.
         on_token: called after each step.
+        negative: the streams of the negative branch, likewise; those that are left out are hidden there.
+        beginning: tokens to go on from, (batch or 1, frames[, codebooks]).
         settings: for `stage.generate`.
 
     Returns:
         (batch, frames) or (batch, frames, codebooks) of the predicted stream.
     """
+    rate = to_fraction(stage.predicted_stream.frame_rate)
+
+    def of_window(window: Window) -> dict[str, torch.Tensor]:
+        if not callable(conditions):
+            return cut_conditions(stage, conditions, window)
+        return cut_conditions(stage, conditions(max(Fraction(piece.num_frames) / rate, window.start)), window)
+
+    def negative_of_window(window: Window) -> dict[str, torch.Tensor]:
+        return cut_conditions(stage, negative or {}, window)
+
     piece = Piece(
         stage,
         stage_windows(stage, duration, grid),
-        lambda window: cut_conditions(stage, conditions, window),
+        of_window,
         generators,
         on_token,
         settings,
         windows_a_batch(stage, len(generators)),
+        None if negative is None else negative_of_window,
+        beginning,
     )
     return piece.advance(last_frame(stage, duration, grid))
 
@@ -242,14 +282,20 @@ def last_frame(stage: MusicLMStageModel, duration: Fraction, grid: Fraction) -> 
     return last.frames(stage.predicted_stream.frame_rate, stage.predicted_stream.num_edge_frames).stop
 
 
-def count_steps(stage: MusicLMStageModel, duration: Fraction, grid: Fraction, batch_size: int) -> int:
-    """How many times `generate_piece` calls `on_token` (for a progress bar)."""
+def count_steps(
+    stage: MusicLMStageModel, duration: Fraction, grid: Fraction, batch_size: int, num_known: int = 0
+) -> int:
+    """How many times `generate_piece` calls `on_token` (for a progress bar), the first `num_known` frames being given."""
     stream = stage.predicted_stream
     frames = [w.frames(stream.frame_rate, stream.num_edge_frames) for w in stage_windows(stage, duration, grid)]
+    frames = [window for window in frames if window.stop > num_known]
+    steps, made = 0, num_known
     if stage.config.window_stride_in_s == stage.config.window_in_s:
-        batches = -(-len(frames) // windows_a_batch(stage, batch_size))
-        return batches * num_steps_to_make(stream, 0, frames[0].stop - frames[0].start)
-    made = steps = 0
+        begun = [window for window in frames if window.start < num_known]
+        steps = sum(num_steps_to_make(stream, num_known - w.start, w.stop - w.start) for w in begun)
+        whole = frames[len(begun) :]
+        batches = -(-len(whole) // windows_a_batch(stage, batch_size))
+        return steps + (batches * num_steps_to_make(stream, 0, whole[0].stop - whole[0].start) if whole else 0)
     for window in frames:
         steps += num_steps_to_make(stream, max(made - window.start, 0), window.stop - window.start)
         made = window.stop

@@ -21,11 +21,12 @@ from ..decoding.sampling import resolve_generators, spawn_generators
 from ..models.streams import TokenStream
 from ..tokenizers.codec import as_codec
 from .arguments import PROMPT_SOURCE, check_nothing_missing, check_prompts, given_by_prompt, rows_of_batch
+from .asked import Asked
 from .chain import StageChain
 from .pieces import Piece, cut_conditions, hidden_conditions, last_frame, stage_windows
 from .windows import Window, round_up, to_fraction
 
-Prompt = str | Sequence[str]
+Prompt = Any
 
 
 def _waits_for_others(stage) -> bool:
@@ -51,24 +52,28 @@ class MusicStream(Iterator):
         audio_length_in_s: float | None,
         num_waveforms_per_prompt: int,
         generator: torch.Generator | Sequence[torch.Generator] | None,
-        given: dict[str, torch.Tensor],
-        settings: dict[str, dict[str, Any]],
+        asked: Asked,
         output_type: str,
         first_window_in_s: float | None = None,
     ):
         self.pipe, self.chain = pipe, chain
+        given = asked.given
         self.sampling_rate = pipe.sampling_rate
         self.output_type = output_type
         self.num_waveforms_per_prompt = num_waveforms_per_prompt
         self.time_to_first_audio_in_s: float | None = None
         self._ask = prompt if callable(prompt) else None
         self._prompt: Prompt | None = prompt(0.0) if callable(prompt) else prompt
-        self._encoded: dict[tuple[str, ...], torch.Tensor] = {}
+        self._encoded: dict[tuple[Any, ...], torch.Tensor] = {}
         #: (time in seconds from which on, what the prompt encodes to), in the order of time
         self._timeline: list[tuple[Fraction, torch.Tensor]] = []
         tokens = dict(given)
         if self._prompt is not None:
-            tokens |= given_by_prompt(chain, given, pipe.encode_prompt(self._prompt))
+            encoded = pipe.encode_prompt(self._prompt)
+            given = {
+                n: rows.expand(len(encoded), *rows.shape[1:]) if len(rows) == 1 else rows for n, rows in given.items()
+            }
+            tokens = given | given_by_prompt(chain, given, encoded)
         needed = chain.needed(tokens)
         check_nothing_missing(chain, tokens)
         rows = rows_of_batch(tokens, num_waveforms_per_prompt)
@@ -91,7 +96,9 @@ class MusicStream(Iterator):
                 stage_windows(stage, durations[name], grid, first if _waits_for_others(stage) else None),
                 lambda window, name=name: self._conditions(name, window),
                 own[index::number],
-                settings=settings[name],
+                settings=asked.settings[name],
+                negative=self._negative(asked, stage),
+                beginning=asked.beginnings.get(stage.predicted_stream.name),
             )
             for index, (name, stage) in enumerate(chain.stages.items())
             if name in needed
@@ -106,6 +113,10 @@ class MusicStream(Iterator):
                 f"The given tokens have {self._last_frame} frames; {audio_length_in_s:g} s need "
                 f"{-(-self._samples_left // codec.hop_length)}."
             )
+
+    def _negative(self, asked: Asked, stage: Any) -> Callable[[Window], dict[str, torch.Tensor]] | None:
+        conditions = asked.negative_conditions(stage, self._batch_size)
+        return None if conditions is None else lambda window: cut_conditions(stage, conditions, window)
 
     def _find_last_frame(self, durations: dict[str, Any]) -> int | None:
         """Frames that are decoded in all, `None` for a stream without end."""

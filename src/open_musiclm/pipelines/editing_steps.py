@@ -1,0 +1,135 @@
+"""What a pipeline does with recordings: encode, continue, edit, loop, make anew from some of their tokens."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+
+from .asked import as_recording
+from .editing import DEFAULT_CANDIDATES, EditedAudio, continue_recording, edit_recording, loop_recording
+from .mixtures import Recording
+from .recordings import encode_recording
+
+Generators = torch.Generator | Sequence[torch.Generator] | None
+
+
+class EditingSteps:
+    """Recordings in. `audio` is a file, (audio, sampling rate), samples at the pipeline's rate, or a `Recording`."""
+
+    sampling_rate: int
+
+    def encode_audio(self, audio: Any, streams: Sequence[str] | None = None) -> dict[str, torch.Tensor]:
+        """A recording's tokens by the stream's name, (1, frames[, codebooks]) each; by default of all that stages make."""
+        return encode_recording(self, self._recording(audio), streams)  # type: ignore[arg-type]
+
+    def continue_audio(
+        self,
+        audio: Any,
+        audio_length_in_s: float = 10.0,
+        prompt: Any = None,
+        num_variants: int = 1,
+        generator: Generators = None,
+        **arguments: Any,
+    ) -> EditedAudio:
+        """A recording and `audio_length_in_s` more (Open-MusicLM's and MusicGen's continuation).
+
+        The given samples stay as they are. Without a prompt, more of the same is asked for.
+        """
+        recording = self._recording(audio)
+        return continue_recording(self, recording, audio_length_in_s, prompt, num_variants, generator, **arguments)  # type: ignore[arg-type]
+
+    def edit_audio(
+        self,
+        audio: Any,
+        start_in_s: float,
+        stop_in_s: float,
+        way: str = "replace",
+        new_length_in_s: float | None = None,
+        prompt: Any = None,
+        num_variants: int = 1,
+        num_candidates: int = DEFAULT_CANDIDATES,
+        generator: Generators = None,
+        **arguments: Any,
+    ) -> EditedAudio:
+        """Replace, extend, vary or repeat a region; samples outside stay as they are. See `editing.edit_recording`."""
+        return edit_recording(
+            self,  # type: ignore[arg-type]
+            self._recording(audio),
+            start_in_s,
+            stop_in_s,
+            way,
+            new_length_in_s,
+            prompt,
+            num_variants,
+            num_candidates,
+            generator,
+            **arguments,
+        )
+
+    def loop_audio(
+        self, audio: Any, seam_in_s: float = 1.0, prompt: Any = None, generator: Generators = None, **arguments: Any
+    ) -> EditedAudio:
+        """A recording whose end runs into its beginning: its last `seam_in_s` are made anew."""
+        recording = self._recording(audio)
+        return loop_recording(self, recording, seam_in_s, prompt, generator=generator, **arguments)  # type: ignore[arg-type]
+
+    def remake_audio(
+        self,
+        audio: Any,
+        keep: str | Sequence[str],
+        prompt: Any = None,
+        num_waveforms: int = 1,
+        generator: Generators = None,
+        **arguments: Any,
+    ) -> np.ndarray:
+        """A recording from some of its tokens: the stages behind them make the rest anew.
+
+        With MusicLM's semantic tokens kept, another prompt gives the same music another sound; with the coarse ones, the
+        fine stage brings a recording of low quality up to the codec's (Jukebox's upsampling).
+
+        Args:
+            keep: the streams whose tokens are the recording's.
+            prompt: what to make of it; by default the recording itself.
+
+        Returns:
+            (num_waveforms, channels, samples) float32 at the pipeline's rate, as long as the recording.
+
+        Raises:
+            ValueError: `keep` names a stream that no stage makes.
+        """
+        recording = self._recording(audio)
+        names = [keep] if isinstance(keep, str) else list(keep)
+        chain = self.chain  # type: ignore[attr-defined]
+        for name in names:
+            if name not in chain.makers:
+                raise ValueError(f"`keep` names the streams to keep, of {', '.join(chain.makers)}; got {name!r}.")
+        tokens = encode_recording(self, recording, names)  # type: ignore[arg-type]
+        length = min(
+            [recording.length_in_s]
+            + [
+                (t.shape[1] + chain.streams[name].num_edge_frames) / float(chain.streams[name].frame_rate)
+                for name, t in tokens.items()
+            ]
+        )
+        durations = chain.durations(self._duration(length))  # type: ignore[attr-defined]
+        for name, token_ids in tokens.items():  # whole windows for the stages behind: the last frame goes on
+            stream = chain.streams[name]
+            missing = int(max(durations.values()) * int(stream.frame_rate)) - token_ids.shape[1]
+            if missing > 0:
+                last = token_ids[:, -1:].expand(-1, missing, *token_ids.shape[2:])
+                tokens[name] = torch.cat([token_ids, last], dim=1)
+        given = {chain.streams[name].argument: token_ids for name, token_ids in tokens.items()}
+        return self(  # type: ignore[operator]
+            recording if prompt is None else prompt,
+            audio_length_in_s=length,
+            num_waveforms_per_prompt=num_waveforms,
+            generator=generator,
+            **given,
+            **arguments,
+        ).audios
+
+    def _recording(self, audio: Any) -> Recording:
+        return as_recording(audio, self.sampling_rate, "audio")
