@@ -252,7 +252,7 @@ def test_a_story_is_the_parts_one_after_another(pipe):
         assert torch.equal(story.tokens[name][:, :frames], first.tokens[name][:, :frames])
         assert not torch.equal(story.tokens[name], first.tokens[name])
     streamed = np.concatenate(list(pipe.stream(parts, audio_length_in_s=8.0, generator=gen())), axis=-1)
-    np.testing.assert_allclose(streamed, story.audios, atol=1e-5)
+    np.testing.assert_allclose(streamed, story.audios, atol=2e-4)
     moving = pipe(Story((0, 4), ("calm piano", "fast drums"), 4.0), audio_length_in_s=8.0, generator=gen()).audios
     assert moving.shape == story.audios.shape
 
@@ -302,7 +302,7 @@ def test_attributes_become_the_streams_tokens(guided_pipe):
         axis=-1,
     )
     whole = guided_pipe("calm", audio_length_in_s=4.0, tempo=120, melody=[(0, 2, 60)], generator=gen()).audios
-    np.testing.assert_allclose(streamed, whole, atol=1e-5)
+    np.testing.assert_allclose(streamed, whole, atol=2e-4)
 
 
 def test_guidance_goes_to_the_stages_that_were_trained_for_it(guided_pipe, pipe):
@@ -320,7 +320,7 @@ def test_guidance_goes_to_the_stages_that_were_trained_for_it(guided_pipe, pipe)
     assert not torch.equal(away["semantic"], guided["semantic"])
     streamed = list(guided_pipe.stream("calm", audio_length_in_s=2.0, guidance_scale=3.0, generator=gen()))
     whole = guided_pipe("calm", audio_length_in_s=2.0, guidance_scale=3.0, generator=gen()).audios
-    np.testing.assert_allclose(np.concatenate(streamed, axis=-1), whole, atol=1e-5)
+    np.testing.assert_allclose(np.concatenate(streamed, axis=-1), whole, atol=2e-4)
     with pytest.raises(ValueError, match="condition dropout"):
         pipe("calm", guidance_scale=3.0)
     with pytest.raises(ValueError, match="guidance_scale"):

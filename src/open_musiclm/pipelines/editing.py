@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 
 #: what follows a region, as far as it is shown and judged by
 FOLLOWING_IN_S = 2.0
+#: less of a recording says nothing: it has too few frames
+SHORTEST_CONTEXT = Fraction(1, 4)
 WAYS = ("replace", "extend", "vary", "repeat")
 DEFAULT_CANDIDATES = 4
 
@@ -208,11 +210,14 @@ def _make_and_judge(
         if stop is None
         else round_down(min(Fraction(audio.shape[1] - stop, rate), to_fraction(FOLLOWING_IN_S)), grid)
     )
+    before, after = (Fraction(0) if part < SHORTEST_CONTEXT else part for part in (before, after))
     first = start - round(before * rate)
     gap = round_up(to_fraction(length_in_s), grid)
 
-    known = encode_recording(pipe, Recording(audio[:, first:start], rate)) if before else {}
-    following = encode_recording(pipe, Recording(audio[:, stop : stop + round(after * rate)], rate)) if after else {}
+    known = encode_recording(pipe, recording.part(first, start)) if before else {}
+    following = {}
+    if after and stop is not None:
+        following = encode_recording(pipe, recording.part(stop, stop + round(after * rate)))
     arguments: dict[str, Any] = dict(settings)
     if prompt is None and not any(name.endswith("_token_ids") for name in arguments):
         prompt = recording  # what is asked for is more of the same
@@ -221,9 +226,9 @@ def _make_and_judge(
         if shown is not None:
             arguments[stream.argument] = _placed(stream, shown, before + gap)
     if keep:
-        arguments |= _kept(pipe, audio[:, first : start + round(gap * rate)], rate, before + gap)
+        arguments |= _kept(pipe, recording.part(first, start + round(gap * rate)), before + gap)
     number = num_variants * num_candidates
-    output = pipe(
+    output: Any = pipe(
         prompt=prompt,
         audio_length_in_s=float(before + gap),
         num_waveforms_per_prompt=number,
@@ -252,7 +257,7 @@ def _make_and_judge(
     return made.astype(np.float32), scores
 
 
-def _kept(pipe: MusicLMPipeline, audio: np.ndarray, rate: int, length: Fraction) -> dict[str, torch.Tensor]:
+def _kept(pipe: MusicLMPipeline, region: Recording, length: Fraction) -> dict[str, torch.Tensor]:
     """The tokens that a variation keeps: those of the first stage, unless its codes themselves are heard."""
     chain = pipe.chain
     name = next(iter(chain.stages))
@@ -263,7 +268,7 @@ def _kept(pipe: MusicLMPipeline, audio: np.ndarray, rate: int, length: Fraction)
         )
     # as long as the stages ask for: the last frame stands for what lies behind the region
     needed = max(chain.durations(length).values())
-    tokens = encode_recording(pipe, Recording(audio, rate), [stream.name])[stream.name]
+    tokens = encode_recording(pipe, region, [stream.name])[stream.name]
     num_frames = math.ceil(needed * to_fraction(stream.frame_rate or 1))
     missing = num_frames - tokens.shape[1]
     if missing > 0:
@@ -273,7 +278,7 @@ def _kept(pipe: MusicLMPipeline, audio: np.ndarray, rate: int, length: Fraction)
 
 def _placed(stream, tokens: torch.Tensor, moment: Fraction) -> torch.Tensor:
     """Tokens of what begins at `moment`, behind padding that stands for what is not known."""
-    num_unknown = int(moment * to_fraction(stream.frame_rate))
+    num_unknown = int(moment * to_fraction(stream.frame_rate or 1))
     unknown = tokens.new_full((len(tokens), num_unknown, *tokens.shape[2:]), PADDING_ID)
     return torch.cat([unknown, tokens], dim=1)
 
@@ -295,7 +300,7 @@ def following_likelihoods(
     for stream in chain.decoded:
         stage = chain.stages[chain.makers[stream.name]]
         window = to_fraction(stage.config.window_in_s)
-        shown = Fraction(following[stream.name].shape[1]) / to_fraction(stream.frame_rate)
+        shown = Fraction(following[stream.name].shape[1]) / to_fraction(stream.frame_rate or 1)
         shown = round_down(min(shown, window / 2), chain.grid)
         if not shown:
             continue
@@ -314,7 +319,7 @@ def following_likelihoods(
                     own = own[:, span.frames(each.frame_rate, each.num_edge_frames)]
                 inputs[each.argument] = own.to(stage.device)
             labels = inputs[stream.argument].clone()
-            labels[:, : int((moment - span.start) * to_fraction(stream.frame_rate))] = -100
+            labels[:, : int((moment - span.start) * to_fraction(stream.frame_rate or 1))] = -100
             total[candidate] -= float(stage(**inputs, labels=labels).loss)
         count += 1
     return total / max(count, 1)

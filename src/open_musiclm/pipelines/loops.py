@@ -36,6 +36,7 @@ def close_loops(
     """Each of the waveforms (batch, channels, samples) with its last second made anew, so that it runs into the first."""
     from ..models.chain import short_name
 
+    arguments: dict[str, Any] = {f"{short_name(name)}_settings": own for name, own in settings.items()}
     closed = []
     rows_a_prompt = max(len(audios) // len(prompts), 1) if prompts else 1
     for row, audio in enumerate(audios):
@@ -47,7 +48,7 @@ def close_loops(
             min(SEAM_IN_S, recording.length_in_s / 4),
             prompts[row // rows_a_prompt] if prompts else None,
             generator=own,
-            **{f"{short_name(name)}_settings": own_settings for name, own_settings in settings.items()},
+            **arguments,
         )
         closed.append(torch.from_numpy(edited.audios[0]))
     return torch.stack(closed)

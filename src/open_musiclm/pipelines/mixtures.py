@@ -34,6 +34,7 @@ class Recording:
     Args:
         channels: (channels, samples) float32; (samples,) is taken too.
         sampling_rate: in Hz.
+        may_be_silent: a part of a recording may be; a recording that is says nothing to go by.
 
     Raises:
         ValueError: no samples, numbers that are not finite, silence.
@@ -41,6 +42,7 @@ class Recording:
 
     channels: np.ndarray
     sampling_rate: int
+    may_be_silent: bool = False
 
     def __post_init__(self):
         channels = np.atleast_2d(np.asarray(self.channels, dtype=np.float32))
@@ -48,7 +50,7 @@ class Recording:
             raise ValueError(
                 f"A recording must have samples, (samples,) or (channels, samples); got {channels.shape}."
             )
-        if channels.shape[0] > channels.shape[1]:
+        if channels.shape[0] > max(channels.shape[1], 8):
             raise ValueError(
                 f"A recording must be (channels, samples); got {channels.shape}, which looks like its transpose."
             )
@@ -58,7 +60,7 @@ class Recording:
             )
         if not np.isfinite(channels).all():
             raise ValueError("A recording must hold finite numbers.")
-        if not np.abs(channels).max() > 0:
+        if not self.may_be_silent and not np.abs(channels).max() > 0:
             raise ValueError("The recording is silent: it says nothing to go by.")
         object.__setattr__(self, "channels", channels)
 
@@ -71,6 +73,10 @@ class Recording:
     def waveform(self) -> np.ndarray:
         """Mono: (samples,)."""
         return self.channels.mean(axis=0)
+
+    def part(self, start: int, stop: int) -> Recording:
+        """Its samples from `start` to `stop`, which may be silent."""
+        return Recording(self.channels[:, start:stop], self.sampling_rate, may_be_silent=True)
 
     @property
     def length_in_s(self) -> float:

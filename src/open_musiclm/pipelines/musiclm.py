@@ -266,7 +266,8 @@ class MusicLMPipeline(PipelineSteps, NamedSteps, EditingSteps, AdapterMixin, Pub
                         asked,
                     )
                 progress.say("waveform")
-                decoded = {stream.name: tokens[stream.name] for stream in chain.decoded}
+                num_frames = min(tokens[stream.name].shape[1] for stream in chain.decoded)
+                decoded = {stream.name: tokens[stream.name][:, :num_frames] for stream in chain.decoded}
                 audios = self.decode_streams(decoded, audio_length_in_s)
         except GenerationInterruptedError:
             self.maybe_free_model_hooks()

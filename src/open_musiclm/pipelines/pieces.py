@@ -87,6 +87,7 @@ class Piece:
         if beginning is not None and beginning.shape[1]:
             rows = len(self.generators) if len(beginning) == 1 else len(beginning)
             self.tokens = beginning.to(stage.device).expand(rows, *beginning.shape[1:])
+        self.num_given = 0 if self.tokens is None else self.tokens.shape[1]
         self.run: TokenRun | None = None  # of the windows under way
         self.under_way: list[slice] = []  # their frames
 
@@ -117,7 +118,8 @@ class Piece:
         done = 0 if self.tokens is None else self.tokens.shape[1]
         windows = (window for window in self.windows if self._frames(window).stop > done)
         group = list(islice(windows, 1))
-        partly_known = self._frames(group[0]).start < done
+        # a last window that was moved back is made whole where windows stand side by side: its batch does not matter then
+        partly_known = self._frames(group[0]).start < (done if self.overlapping else self.num_given)
         if not partly_known:  # a window that is begun goes by itself: its neighbours have no beginning
             group += islice(windows, self.side_by_side - 1)
         self.under_way = [self._frames(window) for window in group]

@@ -119,8 +119,8 @@ def seam_measure(audio: np.ndarray, joint: int, sampling_rate: int, window_in_s:
     elsewhere = np.concatenate([bend[: around.start], bend[around.stop :]])
     window = round(window_in_s * sampling_rate)
     at_joint = _change(audio, joint, window)
-    others = [_change(audio, place, window) for place in range(window, len(audio) - window, window // 2)]
-    others = [change for change in others if change is not None] or [(0.0, 0.0)]
+    changes = (_change(audio, place, window) for place in range(window, len(audio) - window, window // 2))
+    others = [change for change in changes if change is not None] or [(0.0, 0.0)]
     level, spectrum = at_joint if at_joint is not None else (0.0, 0.0)
     return {
         "click": float(bend[around].max(initial=0.0) / max(np.percentile(elsewhere, 99.9), 1e-12)),
