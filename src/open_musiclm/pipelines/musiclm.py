@@ -266,8 +266,8 @@ class MusicLMPipeline(PipelineSteps, NamedSteps, EditingSteps, AdapterMixin, Pub
                         asked,
                     )
                 progress.say("waveform")
-                num_frames = min(tokens[stream.name].shape[1] for stream in chain.decoded)
-                decoded = {stream.name: tokens[stream.name][:, :num_frames] for stream in chain.decoded}
+                made = [tokens[s.name].shape[1] for s in chain.decoded if chain.makers[s.name] in needed]
+                decoded = {s.name: tokens[s.name][:, : min(made, default=None)] for s in chain.decoded}
                 audios = self.decode_streams(decoded, audio_length_in_s)
         except GenerationInterruptedError:
             self.maybe_free_model_hooks()
