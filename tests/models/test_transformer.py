@@ -5,7 +5,7 @@ import torch
 from transformers.models.t5.modeling_t5 import T5Attention
 
 from open_musiclm import MusicLMSemanticConfig
-from open_musiclm.models.transformer import BucketedPositionBias, MusicLMDecoder, MusicLMUnitNorm
+from open_musiclm.models.transformer import BucketedPositionBias, MusicLMDecoder, MusicLMUnitNorm, causal_convolution
 
 SIZES = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "head_dim": 8}
 
@@ -81,3 +81,17 @@ def test_dropouts_act_in_training_only():
     assert torch.equal(run(decoder, inputs), run(decoder, inputs))
     decoder.train()
     assert not torch.equal(run(decoder, inputs), run(decoder, inputs))
+
+
+@pytest.mark.parametrize("length", [1, 2, 9])
+def test_a_convolution_by_taps_is_the_librarys_and_learns_the_same(length):
+    """What a GPU trains with in its place."""
+    torch.manual_seed(0)
+    conv = torch.nn.Conv1d(6, 6, 3, groups=6, bias=False)
+    inner = torch.randn(2, length, 6, requires_grad=True)
+    found = causal_convolution(inner, conv.weight[:, 0].T.unbind(0))
+    expected = conv(torch.nn.functional.pad(inner.transpose(1, 2), (2, 0))).transpose(1, 2)
+    torch.testing.assert_close(found, expected)
+    direction = torch.randn_like(found)
+    gradients = [torch.autograd.grad(each, (inner, conv.weight), direction) for each in (found, expected)]
+    torch.testing.assert_close(*gradients)

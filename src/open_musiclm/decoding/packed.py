@@ -15,6 +15,7 @@ import torch.nn.functional as F
 
 from ..models.patterns import lay
 from ..models.streams import PADDING_ID, embedding_rows
+from ..models.transformer import causal_convolution
 from .interface import Backend, Request, Stage
 from .packed_weights import PackedLayer, PackedStage, pack_stage, why_not_packable
 
@@ -127,7 +128,7 @@ class FastDecoder(Backend):
                 inner = inner.view(samples, length, -1)
                 for inputs, row in zip(reversed(state.conv_inputs), range(length - 1, -1, -1), strict=False):
                     inputs[part] = inner[:, row]
-                inner = _causal_convolution(inner, layer.conv).flatten(0, 1)
+                inner = causal_convolution(inner, layer.conv).flatten(0, 1)
             x = layer.down_proj.plus(self._gate(inner, layer), x)
         return x.view(samples, length, size)[:, -1]
 
@@ -212,14 +213,6 @@ class FastDecoder(Backend):
 def _unit(heads: torch.Tensor) -> torch.Tensor:
     """To unit length over the last dimension, in place."""
     return heads.div_(torch.linalg.vector_norm(heads, dim=-1, keepdim=True).clamp_min_(1e-12))
-
-
-def _causal_convolution(inner: torch.Tensor, taps: list[torch.Tensor]) -> torch.Tensor:
-    """Depthwise, zeros on the left: (samples, rows, channels) → the same."""
-    output = inner * taps[-1]
-    for back, tap in enumerate(reversed(taps[:-1]), start=1):
-        output[:, back:].addcmul_(inner[:, :-back], tap)
-    return output
 
 
 class Int8Decoder(FastDecoder):
