@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -12,19 +14,20 @@ import numpy as np
 from ..models.streams import TokenStream
 from .records import TokenRecord, write_whole
 
-#: which shards were found sound, by name, size and time of change
-CHECKED_FILE = ".checked.json"
+#: folder in the cache of `datasets`: which shards of which dataset were found sound, by name, size and time of change
+CHECKED = "open-musiclm-checked"
 
 
 def check_tokens(folder: Path, record: TokenRecord, shards: list[Path]) -> None:
-    """Read every shard once; what was found sound is noted in the folder, and not read again until it changes.
+    """Read every shard once; what was found sound is noted in the cache, and not read again until it changes.
 
     Raises:
         ValueError: a shard is damaged or there twice, a file is there twice, or a row has no frames, part of its
             codebooks, or ids that its codebook does not have.
     """
     state = {shard.name: [shard.stat().st_size, shard.stat().st_mtime_ns] for shard in shards}
-    known = _read_known(folder / CHECKED_FILE)
+    note = _note_of(folder)
+    known = _read_known(note)
     if known.get("shards") == state and known.get("streams") == _described(record):
         return
     seen: dict[int, Path] = {}
@@ -36,8 +39,9 @@ def check_tokens(folder: Path, record: TokenRecord, shards: list[Path]) -> None:
                     "copied over another. Delete the wrong one, and give `open-musiclm tokenize` the same command again."
                 )
             seen[index] = shard
-    with contextlib.suppress(OSError):  # somebody else's folder: it is looked at again the next time
-        write_whole(folder / CHECKED_FILE, json.dumps({"shards": state, "streams": _described(record)}) + "\n")
+    with contextlib.suppress(OSError):  # no cache: it is looked at again the next time
+        note.parent.mkdir(parents=True, exist_ok=True)
+        write_whole(note, json.dumps({"shards": state, "streams": _described(record)}) + "\n")
 
 
 def check_row(tokens: np.ndarray, stream: TokenStream, where: str) -> None:
@@ -108,6 +112,13 @@ def _check_column(column: Any, stream: TokenStream, where: list[str]) -> None:
 
 def _described(record: TokenRecord) -> list[list[Any]]:
     return [[s.argument, s.num_codebooks, s.codebook_size, s.optional] for s in record.streams]
+
+
+def _note_of(folder: Path) -> Path:
+    import datasets
+
+    name = hashlib.sha256(os.fsencode(folder.resolve())).hexdigest()[:24]
+    return Path(datasets.config.HF_DATASETS_CACHE) / CHECKED / f"{name}.json"
 
 
 def _read_known(path: Path) -> dict[str, Any]:
