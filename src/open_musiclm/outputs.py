@@ -28,6 +28,7 @@ def sole_writer(output: str | os.PathLike, part: str = "") -> Iterator[None]:
         ValueError: another process holds it.
     """
     output = Path(output)
+    is_new = not output.exists()
     output.mkdir(parents=True, exist_ok=True)
     path = output / f".lock{part}.part"  # as what is left of a file: one that a killed process left is no hindrance
     file = _hold(path, output)
@@ -37,6 +38,9 @@ def sole_writer(output: str | os.PathLike, part: str = "") -> Iterator[None]:
         with suppress(OSError):
             path.unlink()  # before it is let go of: who waits for it then finds another file, see `_hold`
         file.close()
+        if is_new:
+            with suppress(OSError):
+                output.rmdir()  # if nothing came of it
 
 
 def _hold(path: Path, output: Path) -> IO[str]:

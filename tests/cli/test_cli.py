@@ -1,11 +1,14 @@
+import signal
 import subprocess
 import sys
+import time
+import warnings
 
 import numpy as np
 import pytest
 
 from open_musiclm.audio import read_audio, read_metadata
-from open_musiclm.cli import COMMANDS, main
+from open_musiclm.cli import COMMANDS, main, one_line
 
 
 def test_generate_writes_what_was_asked(pipeline_folder, tmp_path, capsys):
@@ -117,3 +120,50 @@ print(open_musiclm.MusicLMPipeline.__name__, "mini_checkpoint" in dir(open_music
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert result.stdout.split("\n")[:2] == ["[]", "MusicLMPipeline True"]
     assert result.stderr == ""
+
+
+def test_a_long_prompt_is_said_to_be_cut_once(pipeline_folder, tmp_path):
+    prompt = "slow strings " * 6 + "and the end"  # the encoder of the tests reads 77 letters
+    command = [
+        "generate",
+        prompt,
+        "-n",
+        "2",
+        "--model",
+        str(pipeline_folder),
+        "-d",
+        "0.5",
+        "-o",
+        str(tmp_path / "a.wav"),
+    ]
+    with pytest.warns(UserWarning, match=r"the text encoder reads 77 tokens, .* and the end' is not heard") as caught:
+        assert main(command) == 0
+    assert len([each for each in caught if "is cut" in str(each.message)]) == 1
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        assert main([*command[:1], "slow strings", *command[2:], "--overwrite"]) == 0
+
+
+def test_a_warning_of_a_command_is_one_line(capsys):
+    as_before = warnings.formatwarning
+    assert one_line(lambda: print(warnings.formatwarning("two\nlines", UserWarning, "file.py", 3)) or 0, "name") == 0
+    assert capsys.readouterr().out == "name: two lines\n\n"
+    assert warnings.formatwarning is as_before
+
+
+@pytest.mark.parametrize("wait", [0.1, 0.6, 2.5])
+def test_interrupted_at_any_moment_it_is_one_line(pipeline_folder, tmp_path, wait):
+    """Ctrl-C while Python imports, while the model is loaded, while it plays."""
+    script = "import sys; from open_musiclm.cli import main; print(1, flush=True); sys.exit(main(sys.argv[1:]))"
+    command = ["generate", "a", "-n", "500", "--model", str(pipeline_folder), "-d", "9", "-o", str(tmp_path / "a.wav")]
+    process = subprocess.Popen(
+        [sys.executable, "-c", script, *command], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    assert process.stdout.readline() == "1\n"
+    time.sleep(wait)
+    process.send_signal(signal.SIGINT)
+    _, error = process.communicate(timeout=120)
+    assert process.returncode == 130
+    assert error.splitlines()[-1].endswith("interrupted")
+    assert "Traceback" not in error
+    assert not list(tmp_path.glob(".*"))

@@ -29,13 +29,15 @@ def example(monkeypatch, tmp_path):
 
 
 def test_fine_tuning_a_stage(example, pipeline_folder, tmp_path):
-    example("finetune_stage.py", "--model", pipeline_folder, "--steps", 4, "--duration", 1)
+    for _ in range(2):  # an example can be run again
+        example("finetune_stage.py", "--model", pipeline_folder, "--steps", 4, "--duration", 1)
     assert (tmp_path / "finetuned" / "before.wav").read_bytes() != (tmp_path / "finetuned" / "after.wav").read_bytes()
     MusicLMPipeline.from_pretrained(tmp_path / "finetuned" / "pipeline")
 
 
 def test_adapters(example, pipeline_folder, tmp_path):
-    example("finetune_lora.py", "--model", pipeline_folder, "--steps", 2)
+    for _ in range(2):
+        example("finetune_lora.py", "--model", pipeline_folder, "--steps", 2)
     tuned = MusicLMPipeline.from_pretrained(tmp_path / "adapters" / "pipeline").semantic_model
     before = MusicLMPipeline.from_pretrained(pipeline_folder).semantic_model
     name = "decoder.layers.0.self_attn.q_proj.weight"
@@ -43,7 +45,8 @@ def test_adapters(example, pipeline_folder, tmp_path):
 
 
 def test_fma(example, pipeline_folder, tmp_path, capsys):
-    example("finetune_fma.py", "--model", pipeline_folder, "--steps", 2)
+    for _ in range(2):
+        example("finetune_fma.py", "--model", pipeline_folder, "--steps", 2)
     printed = capsys.readouterr().out
     assert "found the audio of 10 of 10 clips" in printed
     assert "validation: 2 tracks" in printed
@@ -52,7 +55,8 @@ def test_fma(example, pipeline_folder, tmp_path, capsys):
 
 def test_the_wrong_codebook(example, pipeline_folder, tmp_path, capsys):
     pytest.importorskip("matplotlib")
-    example("wrong_codebook.py", "--model", pipeline_folder, "--steps", 4, "--output", "plot.png")
+    for _ in range(2):
+        example("wrong_codebook.py", "--model", pipeline_folder, "--steps", 4, "--output", "plot.png")
     assert "refused: Codebooks differ" in capsys.readouterr().out
     assert (tmp_path / "plot.png").stat().st_size > 5000
     curves = json.loads((tmp_path / "plot.json").read_text())

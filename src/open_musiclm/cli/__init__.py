@@ -7,6 +7,7 @@ import importlib
 import io
 import os
 import sys
+import warnings
 from collections.abc import Callable, Sequence
 
 from ..extras import missing_extra
@@ -31,20 +32,26 @@ def build_parser() -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command; an error that the user can mend is one line on stderr and exit code 1 (2 for wrong usage)."""
-    args = build_parser().parse_args(argv)
+    try:
+        args = build_parser().parse_args(argv)
+    except KeyboardInterrupt:
+        print("open-musiclm: interrupted", file=sys.stderr)
+        return 130
     # PyTorch reads it when it is first loaded: weights in large pages (Linux) are read faster
     os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
     return one_line(lambda: args.run(args) or 0, f"open-musiclm {args.command}", args.debug)
 
 
 def one_line(command: Callable[[], int], name: str, debug: bool = False) -> int:
-    """The exit code of a command; what ends it is said in one line on stderr, or with `debug` raised.
+    """The exit code of a command; what ends it is said in one line on stderr, or with `debug` raised. So are warnings.
 
     What is printed never fails for the encoding of the terminal: a character that it lacks is written by its number.
     """
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
+    as_before = warnings.formatwarning
+    warnings.formatwarning = lambda message, *_, **__: f"{name}: {printable(' '.join(str(message).split()))}\n"
     try:
         return command()
     except (ValueError, OSError, ImportError, MemoryError) as error:
@@ -57,6 +64,8 @@ def one_line(command: Callable[[], int], name: str, debug: bool = False) -> int:
     except KeyboardInterrupt:
         print(f"{name}: interrupted", file=sys.stderr)
         return 130
+    finally:
+        warnings.formatwarning = as_before
 
 
 def printable(text: str) -> str:

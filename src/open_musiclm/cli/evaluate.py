@@ -104,15 +104,19 @@ def run(args: argparse.Namespace) -> int:
     if args.listening_results:
         return _listening_results(args)
     quiet_libraries()
+    from ..outputs import sole_writer
+
     if args.memorization:
-        return _memorization(args)
+        with sole_writer(args.output):
+            return _memorization(args)
     if not args.model:
         raise ValueError("no system was given; write --model WHAT.")
     if not args.prompts:
         raise ValueError("no prompts were given; write --prompts FILE, or --prompts musiccaps.")
     if args.listening_test and len(args.model) < 2:
         raise ValueError("a listening test needs two systems; give another --model.")
-    return _evaluate(args)
+    with sole_writer(args.output):
+        return _evaluate(args)
 
 
 def _evaluate(args: argparse.Namespace) -> int:

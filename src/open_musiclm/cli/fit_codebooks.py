@@ -58,6 +58,7 @@ def run(args: argparse.Namespace) -> int:
 
     from ..data.networks import load_networks
     from ..data.records import write_whole
+    from ..outputs import sole_writer, try_folder
     from ..training.finish import place
     from ..training.fit_codebooks import FittingSettings, fit_codebooks
 
@@ -76,11 +77,12 @@ def run(args: argparse.Namespace) -> int:
     settings = FittingSettings(
         **sizes, crop_in_s=args.crop, max_hours=args.max_hours, batch_size=args.batch_size, seed=args.seed
     )
-    quantizers, report = fit_codebooks(files, networks, settings)
-    output.mkdir(parents=True, exist_ok=True)
-    for name, quantizer in quantizers.items():
-        place(quantizer.save_pretrained, output / name)
-    write_whole(output / "report.json", json.dumps(report, indent=2, ensure_ascii=False) + "\n")
+    try_folder(output)
+    with sole_writer(output):
+        quantizers, report = fit_codebooks(files, networks, settings)
+        for name, quantizer in quantizers.items():
+            place(quantizer.save_pretrained, output / name)
+        write_whole(output / "report.json", json.dumps(report, indent=2, ensure_ascii=False) + "\n")
     print_report(report, output)
     return 0
 
