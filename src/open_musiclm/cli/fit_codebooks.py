@@ -77,8 +77,8 @@ def run(args: argparse.Namespace) -> int:
     settings = FittingSettings(
         **sizes, crop_in_s=args.crop, max_hours=args.max_hours, batch_size=args.batch_size, seed=args.seed
     )
-    try_folder(output)
     with sole_writer(output):
+        try_folder(output)
         quantizers, report = fit_codebooks(files, networks, settings)
         for name, quantizer in quantizers.items():
             place(quantizer.save_pretrained, output / name)
