@@ -64,6 +64,8 @@ def streams_for_stage(record: TokenRecord, config: MusicLMStageConfig) -> list[d
         if stream.context == "same" and all(own.name != stream.name for own in record.streams):
             stream = replace(stream, num_codebooks=max(record.num_codebooks_from(stream), 1))
         found = record.described(stream).to_dict()
-        laid = ("name", "first_codebook", "pattern", "optional", "context", "context_in_s")
+        laid = ["name", "pattern", "optional", "context", "context_in_s"]
+        if found["name"] != stream.name:  # put together of columns; else it starts where the tokens' own does
+            laid.append("first_codebook")
         streams.append(found | {field: getattr(stream, field) for field in laid})
     return streams
