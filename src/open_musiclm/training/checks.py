@@ -61,11 +61,12 @@ def streams_for_stage(record: TokenRecord, config: MusicLMStageConfig) -> list[d
         if stream.optional and not record.has(stream):
             streams.append(stream.to_dict())
             continue
-        if stream.context == "same" and all(own.name != stream.name for own in record.streams):
+        is_named = stream.context == "same" and any(own.name == stream.name for own in record.streams)
+        if stream.context == "same" and not is_named:
             stream = replace(stream, num_codebooks=max(record.num_codebooks_from(stream), 1))
         found = record.described(stream).to_dict()
         laid = ["name", "pattern", "optional", "context", "context_in_s"]
-        if found["name"] != stream.name:  # put together of columns; else it starts where the tokens' own does
+        if not is_named:  # it is put together of columns; else it starts where the tokens' own does
             laid.append("first_codebook")
         streams.append(found | {field: getattr(stream, field) for field in laid})
     return streams
