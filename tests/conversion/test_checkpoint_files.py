@@ -73,7 +73,7 @@ def test_hostile_files_execute_nothing(tmp_path, zip_format):
 def test_truncated_files(tmp_path, share):
     content = STAGE.read_bytes()
     (tmp_path / "x.pt").write_bytes(content[: int(len(content) * share)])
-    with pytest.raises(CheckpointError, match=r"x\.pt: .*(cut off|is empty)") as caught:
+    with pytest.raises(CheckpointError, match=r"x\.pt.*(cut off|is empty)") as caught:
         read_state_dict(tmp_path / "x.pt")
     assert "\n" not in str(caught.value)
 
@@ -85,7 +85,7 @@ def test_files_of_other_kinds(tmp_path):
     torch.save({"a": torch.ones(1), "step": 3}, tmp_path / "step.pt")
     torch.save({}, tmp_path / "nothing.pt")
     for name, message in {
-        "page.pt": "not a PyTorch checkpoint",
+        "page.pt": "is a web page",
         "archive.pt": "not a PyTorch checkpoint",
         "list.pt": "holds a list",
         "step.pt": "entry 'step' is a int",

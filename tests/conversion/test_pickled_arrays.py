@@ -178,7 +178,7 @@ def test_other_objects_are_not_a_kmeans(tmp_path):
 def test_a_decompression_bomb_is_stopped(tmp_path, monkeypatch):
     import zlib
 
-    monkeypatch.setattr("open_musiclm.conversion.pickled_arrays._MAX_DECOMPRESSED_BYTES", 1 << 20)
+    monkeypatch.setattr("open_musiclm.conversion.bounds.MAX_PICKLE_BYTES", 1 << 20)
     (tmp_path / "kmeans.joblib").write_bytes(zlib.compress(bytes(1 << 24), 9))
     with pytest.raises(CheckpointError, match="unreasonably large"):
         read_kmeans_centroids(tmp_path / "kmeans.joblib")

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from ..hub.files import read_json
 from .checkpoint_error import CheckpointError
 from .original_config import SECTIONS
 
@@ -105,7 +105,7 @@ def _model_config(folder: Path | None, names: list[str]) -> Path:
 
 def _is_model_config(path: Path) -> bool:
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = read_json(path)
     except (OSError, ValueError):
         return False
     return isinstance(content, dict) and bool(content.keys() & SECTIONS.keys())

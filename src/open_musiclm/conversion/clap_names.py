@@ -82,7 +82,7 @@ def clap_config(tensors: Mapping[str, torch.Tensor], source: str | Path) -> dict
     text = {
         "vocab_size": vocab_size,
         "hidden_size": text_width,
-        "num_hidden_layers": _count(tensors, r"text_branch\.encoder\.layer\.(\d+)\."),
+        "num_hidden_layers": _count(tensors, r"text_branch\.encoder\.layer\.(\d{1,9})\."),
         "num_attention_heads": max(text_width // 64, 1),  # RoBERTa's heads are of 64
         "intermediate_size": _shape(tensors, "text_branch.encoder.layer.0.intermediate.dense.weight", source)[0],
         "max_position_embeddings": _shape(tensors, "text_branch.embeddings.position_embeddings.weight", source)[0],
@@ -146,7 +146,7 @@ def _audio_rows(tensors: Mapping[str, torch.Tensor]) -> list[Row]:
 def _text_rows(tensors: Mapping[str, torch.Tensor]) -> list[Row]:
     parts = [f"embeddings.{name}" for name in ("word_embeddings", "position_embeddings", "token_type_embeddings")]
     parts += ["embeddings.LayerNorm", "pooler.dense"]
-    for layer in range(_count(tensors, r"text_branch\.encoder\.layer\.(\d+)\.")):
+    for layer in range(_count(tensors, r"text_branch\.encoder\.layer\.(\d{1,9})\.")):
         parts += [f"encoder.layer.{layer}.{part}" for part in _TEXT_LAYER_PARTS]
     return _with_suffixes(tensors, [(f"text_branch.{part}", f"text_model.{part}") for part in parts])
 
@@ -163,13 +163,16 @@ def _with_suffixes(tensors: Mapping[str, torch.Tensor], parts: list[tuple[str, s
 
 
 def _depths(tensors: Mapping[str, torch.Tensor]) -> list[int]:
-    stages = _count(tensors, rf"{_AUDIO}\.layers\.(\d+)\.")
-    return [_count(tensors, rf"{_AUDIO}\.layers\.{stage}\.blocks\.(\d+)\.") for stage in range(stages)]
+    stages = _count(tensors, rf"{_AUDIO}\.layers\.(\d{{1,9}})\.")
+    return [_count(tensors, rf"{_AUDIO}\.layers\.{stage}\.blocks\.(\d{{1,9}})\.") for stage in range(stages)]
 
 
 def _count(tensors: Mapping[str, torch.Tensor], pattern: str) -> int:
     """One more than the highest number that the pattern finds in a name."""
-    return max((int(found.group(1)) for name in tensors if (found := re.match(pattern, name))), default=-1) + 1
+    count = max((int(found.group(1)) for name in tensors if (found := re.match(pattern, name))), default=-1) + 1
+    if count > len(tensors):
+        raise CheckpointError(f"the file names a layer {count - 1}, and holds {len(tensors)} tensors")
+    return count
 
 
 def _shape(tensors: Mapping[str, torch.Tensor], name: str, source: str | Path) -> torch.Size:

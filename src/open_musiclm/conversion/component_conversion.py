@@ -5,6 +5,7 @@ Each function loads one file, writes one folder and lets go of both, so that mem
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,7 @@ def convert_stage(
     folder: Path,
     fingerprints: dict[str, str | None],
     dtype: torch.dtype | None,
+    say: Callable[[str], None] | None = None,
 ) -> str:
     """Converts one stage; returns the line of its proof.
 
@@ -38,11 +40,12 @@ def convert_stage(
         stage: `"semantic"`, `"coarse"` or `"fine"`.
         fingerprints: Stream name → fingerprint of the codebook that belongs to this model, where it is known.
         dtype: Cast the weights; None keeps every bit.
+        say: Told what was taken out of a file, where there was a choice.
     """
     kind = STAGES[stage]
     encoder = original.get("hubert_kmeans_cfg", {}).get("model_name") if "semantic" in kind.streams else None
     config = stage_config(original, stage, fingerprints, **_recorded(checkpoint, encoder))
-    tensors = read_state_dict(checkpoint)
+    tensors = read_state_dict(checkpoint, say)
     sizes = original[f"{stage}_cfg"]
     rows, shapes = stage_rows(sizes, kind.streams), meta_shapes(kind.model_class, config)
     converted = apply_name_table(tensors, rows, shapes, checkpoint)
@@ -65,9 +68,11 @@ def _cast(name: str, tensor: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
     return tensor if name.startswith("decoder.position_bias.") else tensor.to(dtype)
 
 
-def convert_clap_quantizer(checkpoint: Path, original: OriginalConfig, folder: Path) -> tuple[str, str]:
+def convert_clap_quantizer(
+    checkpoint: Path, original: OriginalConfig, folder: Path, say: Callable[[str], None] | None = None
+) -> tuple[str, str]:
     """Converts the residual VQ of CLAP embeddings; returns its fingerprint and the line of its proof."""
-    codebooks = read_rvq_codebooks(checkpoint)
+    codebooks = read_rvq_codebooks(checkpoint, say)
     stream = original_stream(original, "clap")
     found, needed = tuple(codebooks.shape[:2]), (stream.num_codebooks, stream.codebook_size)
     if found != needed:
@@ -85,7 +90,9 @@ def convert_clap_quantizer(checkpoint: Path, original: OriginalConfig, folder: P
     return codebook_fingerprint(codebooks), prove_clap_quantizer(folder, codebooks)
 
 
-def convert_semantic_quantizer(checkpoint: Path, original: OriginalConfig, folder: Path) -> tuple[str, str]:
+def convert_semantic_quantizer(
+    checkpoint: Path, original: OriginalConfig, folder: Path, say: Callable[[str], None] | None = None
+) -> tuple[str, str]:
     """Converts the k-means of semantic features; returns its fingerprint and the line of its proof."""
     centroids = read_kmeans_centroids(checkpoint)
     stream = original_stream(original, "semantic")

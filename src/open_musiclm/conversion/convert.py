@@ -95,7 +95,7 @@ def convert_parts(
     for component, (stream, convert_quantizer) in quantizers.items():
         if component in files.components:
             path = files.components[component]
-            fingerprints[stream], proof = convert_quantizer(path, original, folder / component)
+            fingerprints[stream], proof = convert_quantizer(path, original, folder / component, say)
             say(f"{path.name} → {component} ({fingerprints[stream]}); {proof}")
     if request.codec:
         bring_codec(request.codec, folder)
@@ -105,7 +105,7 @@ def convert_parts(
         component = f"{stage}_model"
         if component in files.components:
             path = files.components[component]
-            proof = convert_stage(stage, path, original, folder / component, fingerprints, dtype)
+            proof = convert_stage(stage, path, original, folder / component, fingerprints, dtype, say)
             say(f"{path.name} → {component}; {proof}")
     if request.clap:
         for note in bring_clap(request.clap, folder, request.clap_tokenizer):

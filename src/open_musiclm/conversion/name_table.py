@@ -12,6 +12,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from ..hub.reading import TRAINING_ONLY, all_finite
 from .checkpoint_error import CheckpointError
 
 Row = tuple[str, tuple[str, ...]]
@@ -52,7 +53,7 @@ def apply_name_table(
         if not targets:
             continue
         if tensor is None:
-            raise CheckpointError(f"{source}: {original!r} is missing (it becomes {', '.join(targets)})")
+            raise CheckpointError(f"{source}: {original[:120]!r} is missing (it becomes {', '.join(targets)})")
         parts = _parts(tensor, [shapes[target] for target in targets], original, source)
         for target, part in zip(targets, parts, strict=True):
             converted[target] = part
@@ -60,7 +61,7 @@ def apply_name_table(
         others = f" (and {len(left) - 1} more)" if len(left) > 1 else ""
         name, tensor = next(iter(left.items()))
         raise CheckpointError(
-            f"{source}: {name!r} of shape {tuple(tensor.shape)}{others} has no place in this configuration"
+            f"{source}: {name[:120]!r} of shape {tuple(tensor.shape)}{others} has no place in this configuration"
         )
     unfilled = shapes.keys() - converted.keys()
     if unfilled:
@@ -72,7 +73,7 @@ def _parts(tensor: torch.Tensor, shapes: list[torch.Size], original: str, source
     expected = shapes[0] if len(shapes) == 1 else (sum(shape[0] for shape in shapes), *shapes[0][1:])
     if tuple(tensor.shape) != tuple(expected):
         raise CheckpointError(
-            f"{source}: {original!r} has shape {tuple(tensor.shape)}; this configuration needs {tuple(expected)}"
+            f"{source}: {original[:120]!r} has shape {tuple(tensor.shape)}; this configuration needs {tuple(expected)}"
         )
     if len(shapes) == 1:
         return [tensor]
@@ -88,6 +89,14 @@ def save_converted(
     """
     with torch.device("meta"):
         model = model_class(config)
+    weights = {name for name, tensor in model.state_dict().items() if tensor.is_floating_point()}
+    for name in weights & tensors.keys():
+        if not tensors[name].is_floating_point():
+            raise CheckpointError(
+                f"what becomes {name!r} is of {tensors[name].dtype}; weights are floating-point numbers"
+            )
+        if not all_finite(tensors[name]) and not TRAINING_ONLY.search(name):
+            raise CheckpointError(f"what becomes {name!r} holds values that are not finite (NaN or infinity)")
     model.load_state_dict(dict(tensors), strict=True, assign=True)
     if generation:
         model.generation_config.update(**generation)

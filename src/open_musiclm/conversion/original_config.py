@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from ..hub.files import read_json
 from ..models.configuration import (
     MusicLMCoarseConfig,
     MusicLMFineConfig,
@@ -20,6 +20,8 @@ from ..models.streams import TokenStream
 from .checkpoint_error import CheckpointError
 
 _REQUIRED = object()
+# Of the config's numbers (the largest of published ones is a sampling rate), and of layers and codebooks.
+_MAX_NUMBER, _MAX_COUNT = 10_000_000, 1024
 _STAGE_SECTION: dict[str, Any] = {
     "dim": 1024,
     "depth": 6,
@@ -92,7 +94,7 @@ def read_original_config(path: str | Path) -> dict[str, dict[str, Any]]:
         CheckpointError: No JSON, no known section, an unknown or missing field, or a value of the wrong kind.
     """
     try:
-        content = json.loads(Path(path).read_text(encoding="utf-8"))
+        content = read_json(path)
     except (OSError, ValueError) as error:
         raise CheckpointError(f"{path}: not a model config in JSON ({error})") from None
     if not isinstance(content, dict) or not content.keys() & SECTIONS.keys():
@@ -106,15 +108,30 @@ def _section(name: str, given: Any, path: str | Path) -> dict[str, Any]:
     fields = SECTIONS[name]
     for field, value in given.items():
         if field not in fields:
-            raise CheckpointError(f"{path}: {name} has the unknown setting {field!r}")
-        default = fields[field]
-        if isinstance(default, int | float) and not isinstance(value, int | float):
-            raise CheckpointError(f"{path}: {name}.{field} is {value!r}, not a number")
+            raise CheckpointError(f"{path}: {name} has the unknown setting {field[:80]!r}")
+        _check_value(f"{path}: {name}.{field}", value, fields[field])
     section = {**fields, **given}
     missing = [field for field, value in section.items() if value is _REQUIRED]
     if missing:
         raise CheckpointError(f"{path}: {name} lacks {missing[0]!r}")
     return section
+
+
+def _check_value(what: str, value: Any, default: Any) -> None:
+    """Refuses a setting of another kind than its default, and numbers that no model has."""
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    shown = repr(value[:60]) if isinstance(value, str) else value if is_number else f"a {type(value).__name__}"
+    if isinstance(default, bool):
+        if not isinstance(value, bool):
+            raise CheckpointError(f"{what} is {shown}, neither true nor false")
+    elif isinstance(default, int | float) and not is_number:
+        raise CheckpointError(f"{what} is {shown}, not a number")
+    elif isinstance(default, str) and not isinstance(value, str):
+        raise CheckpointError(f"{what} is {shown}, not a text")
+    if is_number and not 0 <= value <= _MAX_NUMBER:
+        raise CheckpointError(f"{what} is {value:g}, which no model has")
+    if is_number and what.endswith((".depth", "_quantizers")) and value > _MAX_COUNT:
+        raise CheckpointError(f"{what} is {value:g}; no model has more than {_MAX_COUNT}")
 
 
 def stage_config(

@@ -6,18 +6,14 @@ names that stand for NumPy data are rebuilt by code of this file, and every othe
 made of it. scikit-learn and joblib are never imported.
 
 Understood: pickle protocols 0 to 5, and joblib's format (raw array bytes inside the stream, optionally the whole file
-compressed with zlib, gzip, bz2, lzma or xz).
+compressed with zlib, gzip, bz2, lzma or xz). What reading may cost is bounded before and while reading (`bounds.py`).
 """
 
 from __future__ import annotations
 
-import bz2
-import gzip
 import io
-import lzma
+import math
 import pickletools
-import re
-import zlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,13 +21,15 @@ from typing import Any
 
 import numpy as np
 
+from .bounds import MAX_OPERATIONS, MAX_PICKLE_BYTES, read_bounded
 from .checkpoint_error import CheckpointError
+from .pickled_data import DType, EmptyArray, array_of, checked_shape, encoded, resolved, scalar_of
 
 # Names whose instances are kept as inert records of their attributes (fitted estimators, random states).
 INERT_MODULES = ("sklearn.", "numpy.random.")
-_MAX_DECOMPRESSED_BYTES = 1 << 32
-_DTYPE = re.compile(r"[<>|=]?([biuf][1248]|[US]\d+)")
-_MARK = object()
+# joblib's marker of an array whose bytes follow, as scikit-learn 0.19 to 0.22 carried a joblib of its own.
+_WRAPPERS = tuple(f"{package}joblib.numpy_pickle.NumpyArrayWrapper" for package in ("", "sklearn.externals."))
+_OBJECTS = "an array of objects"
 
 
 @dataclass
@@ -55,24 +53,6 @@ class _Name:
     full: str
 
 
-@dataclass
-class _DType:
-    """A NumPy dtype under construction: the pickle makes it first and sets its byte order afterwards."""
-
-    code: str
-    byte_order: str = "="
-
-    def resolve(self) -> np.dtype:
-        if not _DTYPE.fullmatch(self.code):
-            raise CheckpointError(f"it holds an array of dtype {self.code!r}; only plain numbers are read")
-        plain = np.dtype(self.code)
-        return plain.newbyteorder(">") if self.byte_order == ">" else plain.newbyteorder("<")
-
-
-class _EmptyArray:
-    """A NumPy array before its state is set (`_reconstruct` makes it, `BUILD` fills it)."""
-
-
 def read_pickled_arrays(path: str | Path) -> Any:
     """The object graph of a pickle or joblib file, with arrays as arrays and every other object inert.
 
@@ -85,58 +65,39 @@ def read_pickled_arrays(path: str | Path) -> Any:
     path = Path(path)
     if not path.is_file():
         raise CheckpointError(f"{path}: no such file")
-    data = path.read_bytes()
+    data = read_bounded(path)
     if not data:
         raise CheckpointError(f"{path}: the file is empty")
     try:
-        return _PickleReader(_decompressed(data)).read()
+        return _PickleReader(io.BytesIO(data)).read()
     except CheckpointError as error:
         raise CheckpointError(f"{path}: refused: {error}") from None
-    except (ValueError, IndexError, KeyError, TypeError, AttributeError, EOFError, OSError, RecursionError) as error:
+    except (
+        ValueError, IndexError, KeyError, TypeError, AttributeError, EOFError, OSError, RecursionError, OverflowError,
+        MemoryError,
+    ) as error:  # fmt: skip
         reason = " ".join(str(error).split())[:160]
         raise CheckpointError(f"{path}: not a whole pickle or joblib file ({reason})") from None
-    except (zlib.error, lzma.LZMAError, MemoryError, OverflowError) as error:
-        raise CheckpointError(f"{path}: the compressed data is damaged ({error})") from None
-
-
-def _decompressed(data: bytes) -> bytes:
-    """The pickle inside the compressed forms that `joblib.dump(compress=…)` writes (told by their first bytes)."""
-    if data[:1] == b"\x78":
-        machine = zlib.decompressobj()
-        plain = machine.decompress(data, _MAX_DECOMPRESSED_BYTES)
-        if len(plain) >= _MAX_DECOMPRESSED_BYTES:
-            raise CheckpointError("the compressed data is unreasonably large")
-        if not machine.eof:
-            raise EOFError("the compressed data has no end")
-        return plain
-    openers: tuple[tuple[bytes, Callable], ...] = (
-        (b"\x1f\x8b", gzip.open),
-        (b"BZ", bz2.open),
-        (b"\x5d\x00", lzma.open),
-        (b"\xfd7zXZ", lzma.open),
-    )
-    for magic, opener in openers:
-        if data.startswith(magic):
-            with opener(io.BytesIO(data)) as stream:
-                plain = stream.read(_MAX_DECOMPRESSED_BYTES + 1)
-            if len(plain) > _MAX_DECOMPRESSED_BYTES:
-                raise CheckpointError("the compressed data is unreasonably large")
-            return plain
-    return data
 
 
 class _PickleReader:
     """The stack machine. It has no way to import or to call what a pickle names."""
 
-    def __init__(self, data: bytes):
-        self.stream = io.BytesIO(data)
+    def __init__(self, stream: io.BytesIO, num_operations: int = 0, num_bytes: int = 0):
+        self.stream = stream
         self.stack: list[Any] = []
         self.memo: dict[int, Any] = {}
+        self.marks: list[int] = []  # where on the stack the marks are
+        self.places: dict[int, list[int]] = {}  # of an unfinished value (by its id): where the memo has it
+        self.num_operations, self.num_bytes = num_operations, num_bytes
 
     def read(self) -> Any:
         for opcode, argument, _ in pickletools.genops(self.stream):
             if opcode.name == "STOP":
                 return self.stack[-1]
+            self.num_operations += 1
+            if self.num_operations > MAX_OPERATIONS:
+                raise CheckpointError(f"it has more than {MAX_OPERATIONS:,} operations, which no k-means has")
             self.step(opcode.name, argument)
         raise EOFError("the pickle has no end")
 
@@ -148,7 +109,7 @@ class _PickleReader:
         elif opcode in _CONSTANTS:
             self.stack.append(_CONSTANTS[opcode]())
         elif opcode in ("PUT", "BINPUT", "LONG_BINPUT"):
-            self.memo[argument] = self.stack[-1]
+            self.remember(argument)
         elif opcode in ("GET", "BINGET", "LONG_BINGET"):
             self.stack.append(self.memo[argument])
         elif opcode in ("GLOBAL", "INST"):
@@ -161,16 +122,31 @@ class _PickleReader:
                 raise CheckpointError(f"it uses the pickle operation {opcode}, which no array needs")
             handler(self)
 
+    def remember(self, index: int) -> None:
+        value = self.stack[-1]
+        self.memo[index] = value
+        if isinstance(value, PickledObject | EmptyArray):
+            self.places.setdefault(id(value), []).append(index)
+
     def pop_mark(self) -> list:
-        start = max(index for index, value in enumerate(self.stack) if value is _MARK)
-        values = self.stack[start + 1 :]
+        start = self.marks.pop()
+        values = self.stack[start:]
         del self.stack[start:]
         return values
 
+    def spend(self, num_bytes: int) -> None:
+        """Counts the bytes of arrays: one that the stream holds once may be asked for many times."""
+        self.num_bytes += num_bytes
+        if self.num_bytes > 2 * MAX_PICKLE_BYTES:
+            raise CheckpointError("it makes more arrays than any k-means has")
+
     # Operations, one a method.
 
+    def mark(self) -> None:
+        self.marks.append(len(self.stack))
+
     def memoize(self) -> None:
-        self.memo[len(self.memo)] = self.stack[-1]
+        self.remember(len(self.memo))
 
     def pop(self) -> None:
         self.stack.pop()
@@ -188,8 +164,9 @@ class _PickleReader:
         self.stack.append(self.pop_mark())
 
     def dict_of_marked(self) -> None:
-        values = self.pop_mark()
-        self.stack.append(dict(zip(values[::2], values[1::2], strict=True)))
+        made: dict = {}
+        _update(made, self.pop_mark())
+        self.stack.append(made)
 
     def append(self) -> None:
         value = self.stack.pop()
@@ -222,14 +199,18 @@ class _PickleReader:
     def build(self) -> None:
         state = self.stack.pop()
         target = self.stack[-1]
-        if isinstance(target, _DType):
+        if isinstance(target, DType):
             target.byte_order = state[1]
-        elif isinstance(target, _EmptyArray):
+        elif isinstance(target, EmptyArray):
             _, shape, dtype, is_fortran, content = state
-            self.replace(target, _array(content, dtype, shape, "F" if is_fortran else "C"))
+            if isinstance(dtype, DType) and dtype.is_object:
+                self.replace(target, PickledObject(_OBJECTS, items=list(content)))
+            else:
+                self.spend(len(content))
+                self.replace(target, array_of(content, dtype, shape, "F" if is_fortran else "C"))
         elif not isinstance(target, PickledObject):
             raise CheckpointError(f"it sets attributes of a {type(target).__name__}")
-        elif target.name == "joblib.numpy_pickle.NumpyArrayWrapper":
+        elif target.name in _WRAPPERS:
             self.replace(target, self.joblib_array(state))
         else:
             target.state = state
@@ -237,24 +218,35 @@ class _PickleReader:
     def replace(self, placeholder: Any, value: Any) -> None:
         """Puts the finished `value` on the stack and in the memo in its placeholder's stead."""
         self.stack[-1] = value
-        self.memo = {index: value if known is placeholder else known for index, known in self.memo.items()}
+        for index in self.places.pop(id(placeholder), []):
+            if self.memo.get(index) is placeholder:
+                self.memo[index] = value
 
-    def joblib_array(self, wrapper: dict) -> np.ndarray:
-        """The array whose bytes follow in the stream (joblib writes them right after the wrapper's state)."""
-        dtype = _resolved(wrapper["dtype"])
+    def joblib_array(self, wrapper: dict) -> Any:
+        """The array whose bytes follow in the stream (joblib writes them right after the wrapper's state).
+
+        Of an array of objects (the names of a table's columns) a whole pickle follows, which is walked and let go.
+        """
+        if isinstance(wrapper["dtype"], DType) and wrapper["dtype"].is_object:
+            inner = _PickleReader(self.stream, self.num_operations, self.num_bytes)
+            value = inner.read()
+            self.num_operations, self.num_bytes = inner.num_operations, inner.num_bytes
+            return value
+        dtype = resolved(wrapper["dtype"])
         if (
             wrapper.get("numpy_array_alignment_bytes") is not None
         ):  # since joblib 1.2: a length byte, then that padding
             padding = self.stream.read(1)
             self.stream.read(padding[0])
-        num_values = int(np.prod([int(size) for size in wrapper["shape"]], dtype=object))
-        content = self.stream.read(num_values * dtype.itemsize)
-        return _array(content, wrapper["dtype"], wrapper["shape"], wrapper["order"])
+        num_bytes = math.prod(checked_shape(wrapper["shape"])) * dtype.itemsize
+        self.spend(num_bytes)
+        content = self.stream.read(num_bytes)
+        return array_of(content, wrapper["dtype"], wrapper["shape"], wrapper["order"])
 
 
 def _name(full: str) -> _Name:
     if full not in _CALLS and full not in _PLAIN_NAMES and not full.startswith(INERT_MODULES):
-        raise CheckpointError(f"it asks for {full}, which is not array data; nothing was executed")
+        raise CheckpointError(f"it asks for {full[:120]}, which is not array data; nothing was executed")
     return _Name(full)
 
 
@@ -268,7 +260,10 @@ def _instance(name: Any, args: Any) -> Any:
 
 def _reduce(reader: _PickleReader) -> None:
     args, name = reader.stack.pop(), reader.stack.pop()
-    reader.stack.append(_instance(name, args))
+    value = _instance(name, args)
+    if isinstance(value, np.ndarray | bytes):
+        reader.spend(len(value) if isinstance(value, bytes) else value.nbytes)
+    reader.stack.append(value)
 
 
 def _extend(target: Any, values: list) -> None:
@@ -278,48 +273,25 @@ def _extend(target: Any, values: list) -> None:
 def _update(target: Any, values: list) -> None:
     if not isinstance(target, dict):
         raise CheckpointError(f"it sets items of a {type(target).__name__}")
+    for key in values[::2]:
+        if key is not None and not isinstance(key, str | bytes | int | float):
+            raise CheckpointError(f"it has a {type(key).__name__} as the key of a table")
     target.update(zip(values[::2], values[1::2], strict=True))
-
-
-def _resolved(dtype: Any) -> np.dtype:
-    if not isinstance(dtype, _DType):
-        raise CheckpointError("it describes an array without a dtype")
-    return dtype.resolve()
-
-
-def _array(content: Any, dtype: Any, shape: Any, order: str) -> np.ndarray:
-    """An array of native byte order over these bytes."""
-    resolved = _resolved(dtype)
-    shape = (shape,) if isinstance(shape, int) else tuple(int(size) for size in shape)
-    needed = int(np.prod(shape, dtype=object)) * resolved.itemsize
-    if not isinstance(content, bytes | bytearray) or len(content) != needed or min(shape, default=0) < 0:
-        got = len(content) if isinstance(content, bytes | bytearray) else type(content).__name__
-        raise EOFError(f"an array of {needed} bytes has {got}")
-    flat = np.frombuffer(content, dtype=resolved)
-    return flat.reshape(shape, order="F" if order == "F" else "C").astype(resolved.newbyteorder("="))
-
-
-def _scalar(dtype: Any, content: bytes | None = None) -> Any:
-    return _array(content, dtype, (), "C")[()]
-
-
-def _encoded(text: str, encoding: str = "latin1") -> bytes:
-    if encoding not in ("latin1", "latin-1"):
-        raise CheckpointError(f"it encodes bytes as {encoding!r}")
-    return text.encode("latin1")
 
 
 # The only names that are rebuilt into data, each by a function of this file.
 _CALLS: dict[str, Callable[..., Any]] = {
-    "numpy.dtype": lambda code, *_: _DType(code if isinstance(code, str) else repr(code)),
-    "_codecs.encode": _encoded,
+    "numpy.dtype": lambda code, *_: DType(code if isinstance(code, str) else f"a {type(code).__name__}"),
+    "_codecs.encode": encoded,
 }
 for _core in ("numpy.core", "numpy._core"):
-    _CALLS[f"{_core}.multiarray._reconstruct"] = lambda *_: _EmptyArray()
-    _CALLS[f"{_core}.multiarray.scalar"] = _scalar
-    _CALLS[f"{_core}.numeric._frombuffer"] = lambda content, dtype, shape, order: _array(content, dtype, shape, order)
+    _CALLS[f"{_core}.multiarray._reconstruct"] = lambda *_: EmptyArray()
+    _CALLS[f"{_core}.multiarray.scalar"] = scalar_of
+    _CALLS[f"{_core}.numeric._frombuffer"] = lambda content, dtype, shape, order: array_of(
+        content, dtype, shape, order
+    )
 
-_PLAIN_NAMES = ("numpy.ndarray", "joblib.numpy_pickle.NumpyArrayWrapper")
+_PLAIN_NAMES = ("numpy.ndarray", *_WRAPPERS)
 
 _LITERALS = frozenset(
     [
@@ -349,7 +321,6 @@ _CONSTANTS: dict[str, Callable[[], Any]] = {
     "NONE": lambda: None,
     "NEWTRUE": lambda: True,
     "NEWFALSE": lambda: False,
-    "MARK": lambda: _MARK,
     "EMPTY_TUPLE": tuple,
     "EMPTY_LIST": list,
     "EMPTY_DICT": dict,
@@ -366,6 +337,7 @@ def _tuple_of(size: int) -> Callable[[_PickleReader], None]:
 
 
 _HANDLERS: dict[str, Callable[[_PickleReader], None]] = {
+    "MARK": _PickleReader.mark,
     "MEMOIZE": _PickleReader.memoize,
     "POP": _PickleReader.pop,
     "POP_MARK": _PickleReader.discard_marked,

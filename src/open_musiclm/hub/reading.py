@@ -33,7 +33,7 @@ _LAYER_COUNT = re.compile(r"(layers|depths?|blocks)$")
 _SIZE = re.compile(r"(size|dim|num|filters|heads|codebooks|quantizers|positions?|embeddings|buckets|width|hidden)")
 # State that only training uses: some published encoders are saved without it, and running means of codebooks that were
 # never used are no numbers.
-_TRAINING_ONLY = re.compile(r"(^|\.)(masked_spec_embed|embed_avg|cluster_size)$")
+TRAINING_ONLY = re.compile(r"(^|\.)(masked_spec_embed|embed_avg|cluster_size)$")
 # Vocabularies, which have a reader of their own.
 _OF_TOKENIZERS = ("tokenizer.json", "vocab.json")
 _LISTED = 8
@@ -328,7 +328,7 @@ def _refuse_another_size(model_class: Any, folder: Path, header: Mapping[str, St
 def _refuse_parts(name: object, info: Mapping[str, Any], whole: bool, quantized: bool) -> None:
     missing = sorted(info["missing_keys"])
     if not whole:
-        missing = [key for key in missing if not _TRAINING_ONLY.search(key)]
+        missing = [key for key in missing if not TRAINING_ONLY.search(key)]
     if missing and not quantized:
         raise ValueError(
             f"{name} is not whole: its weights lack {_listed(missing)}, which would have been drawn at random."
@@ -356,7 +356,7 @@ def _refuse_values(name: object, model: Any, header: Mapping[str, StoredTensor])
         if stored is not None and stored.dtype not in _FLOATS:
             raise ValueError(f"{name}: {key!r} is stored as {stored.dtype}; weights are floating-point numbers.")
     for key, tensor in tensors.items():
-        if not all_finite(tensor) and not _TRAINING_ONLY.search(key):
+        if not all_finite(tensor) and not TRAINING_ONLY.search(key):
             raise ValueError(
                 f"{name}: {key!r} holds values that are not finite (NaN or infinity); the weights are damaged."
             )
