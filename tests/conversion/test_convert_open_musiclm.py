@@ -295,11 +295,11 @@ def test_an_output_folder_in_use_is_kept(tmp_path, convert):
 
 def test_rvq_files_with_other_tensors_are_refused(tmp_path):
     torch.save(
-        {"layers.0._codebook.embed": torch.ones(1, 4, 2), "project_in.weight": torch.ones(2, 2)}, tmp_path / "x.pt"
+        {"layers.0._codebook.embed": torch.rand(1, 4, 2), "project_in.weight": torch.ones(2, 2)}, tmp_path / "x.pt"
     )
     with pytest.raises(CheckpointError, match=r"'project_in\.weight' of shape \(2, 2\) has no place"):
         read_rvq_codebooks(tmp_path / "x.pt")
-    torch.save({"layers.1._codebook.embed": torch.ones(1, 4, 2)}, tmp_path / "x.pt")
+    torch.save({"layers.1._codebook.embed": torch.rand(1, 4, 2)}, tmp_path / "x.pt")
     with pytest.raises(CheckpointError, match=r"'layers\.0\._codebook\.embed' is missing"):
         read_rvq_codebooks(tmp_path / "x.pt")
 
