@@ -125,7 +125,7 @@ def test_rankings_and_verdicts(done):
     }
     assert list(report) == [
         "format", "versions", "settings", "preset", "prompts", "reference", "systems", "verdicts", "rankings", "results",
-        "comparisons", "not_measured", "skipped", "notices", "performance",
+        "comparisons", "not_measured", "skipped", "unmatched", "cautions", "notices", "performance",
     ]  # fmt: skip
     assert not re.search(r"\bNaN\b|\bInfinity\b", (output / "report.json").read_text())
 
@@ -240,7 +240,7 @@ def test_report_in_a_browser(done, tmp_path):
     assert found["best"] >= 5
     few = "6 prompts are few: with so few, hardly any difference can be clear."
     told = [str_of(verdict) for verdict in report["verdicts"]]
-    assert found["verdicts"] == [*told[:3], few, *told[3:]]
+    assert found["verdicts"] == [*report["cautions"], *told[:3], few, *told[3:]]
     assert [row.split(" ")[0] for row in found["ranking"]] == [
         row["metric"].split(" ")[0] for row in report["rankings"]
     ]
