@@ -152,3 +152,32 @@ def test_area_under_the_curve_counts_ties_half():
 
     scores, fits = np.array([3.0, 1.0, 2.0, 1.0]), np.array([True, True, False, False])
     assert area_under_curve(scores, fits) == pytest.approx((2 + 0.5 + 0) / 4)
+
+
+def test_a_row_with_all_real_tokens_hears_no_prompt(pipeline_folder, tmp_path):
+    """Codec only: neither prompt nor seed. With real coarse tokens both have a say again."""
+    from judges.handover import MAKERS, Job
+    from judges.hearing import Clip
+    from judges.prompts import Prompt
+
+    from open_musiclm.audio import write_audio
+
+    write_audio(tmp_path / "clip.wav", 0.3 * np.random.default_rng(0).standard_normal(4 * 8000), 8000)
+    made = {}
+    for row in ("codec", "coarse"):
+        for seed, text in ((0, "piano"), (1, "drums")):
+            job = Job(
+                row,
+                str(pipeline_folder),
+                (Prompt("0", text, {}),),
+                (Clip(str(tmp_path / "clip.wav")),),
+                (tmp_path / "0.wav",),
+                (seed,),
+                2.0,
+            )
+            audio, rate = MAKERS[row](job)
+            made[row, seed] = np.asarray(audio)
+            assert made[row, seed].shape[-1] == 2 * rate
+    assert np.array_equal(made["codec", 0], made["codec", 1])
+    assert not np.array_equal(made["coarse", 0], made["coarse", 1])
+    assert not np.array_equal(made["coarse", 0], made["codec", 0])

@@ -32,6 +32,8 @@ TITLES = {
     "semantic": "real semantic",
     "model": "the model",
 }
+#: the streams whose real tokens a row is given; of those that a pipeline does not have, none
+GIVEN = {"codec": ("coarse", "fine"), "coarse": ("coarse",), "semantic": ("semantic",), "model": ()}
 BATCH_SIZE = 8
 
 
@@ -115,10 +117,7 @@ def _real(job: Job) -> tuple[Sequence[np.ndarray], int]:
 def _codec(job: Job) -> tuple[Sequence[np.ndarray], int]:
     if not (Path(job.source) / "model_index.json").exists():
         return _bare_codec(job)
-    pipeline = _pipeline(job.source)
-    tokens = _real_tokens(job)
-    audio = pipeline.decode_tokens(tokens["coarse_token_ids"], tokens["fine_token_ids"], job.length_in_s)
-    return audio.numpy(), pipeline.sampling_rate
+    return _generated(job)
 
 
 def _bare_codec(job: Job) -> tuple[Sequence[np.ndarray], int]:
@@ -143,10 +142,8 @@ def _generated(job: Job) -> tuple[Sequence[np.ndarray], int]:
     import torch
 
     pipeline = _pipeline(job.source)
-    given = {}
-    if job.row != "model":
-        name = f"{job.row}_token_ids"
-        given = {name: _real_tokens(job)[name]}
+    tokens = _real_tokens(job) if GIVEN[job.row] else {}
+    given = {name: tokens[name] for stream in GIVEN[job.row] if (name := f"{stream}_token_ids") in tokens}
     generators = [torch.Generator().manual_seed(seed) for seed in job.seeds]
     texts = [prompt.text for prompt in job.prompts]
     audio = pipeline(texts, audio_length_in_s=job.length_in_s, generator=generators, **given).audios
@@ -167,6 +164,7 @@ def _real_tokens(job: Job) -> dict:
     items = []
     for number, clip in enumerate(job.real):
         audio, rate = clip.audio()
+        audio = audio[: round(job.length_in_s * rate)]
         waveforms = {to: resample(audio, rate, to) for to in set(tokenizer.sampling_rates)}
         items.append((number, DecodedAudio(len(audio) / rate, waveforms)))
     made = [tokens for _, tokens in tokenizer.tokenize(items)]
