@@ -88,7 +88,7 @@ class _Packed:
 
     def __init__(self, model: PreTrainedModel):
         self.kind, self.config, self.weights = type(model), model.config, model.state_dict()
-        self.generation_config = getattr(model, "generation_config", None)
+        self.generation_config: Any = getattr(model, "generation_config", None)
 
     @classmethod
     def of(cls, part: Any) -> Any:
