@@ -11,12 +11,20 @@ from pathlib import Path
 from typing import Any
 
 from .loading import add_model_arguments, load_pipeline, model_path, quiet_libraries
+from .requests import ATTRIBUTES, PLAIN, add_request_arguments, check_requests, request_arguments, understand_prompts
 
 EPILOG = """examples:
   open-musiclm generate "a calm piano melody in a minor key" --duration 10 --output song.wav --seed 0
   open-musiclm generate "fast drums" "slow strings" --output pieces.flac        (pieces-1.flac, pieces-2.flac)
   open-musiclm generate "a bright organ" --num-samples 4 --output organ.wav     (organ-1.wav … organ-4.wav)
   open-musiclm generate "a jazz trio" --model me/my-musiclm --device cuda --dtype bfloat16 --output trio.wav
+
+what else it can be asked for:
+  open-musiclm generate "0:00 calm piano | 0:15 add drums" --duration 30 --transition 4
+  open-musiclm generate "0.7 * warm strings + 0.3 * song.wav"          (a weighted mixture of texts and recordings)
+  open-musiclm generate "a bright organ" --melody hum.wav --tempo 120 --key "A minor" --guidance-scale 3
+  open-musiclm generate "drums" --duration 8 --tempo 120 --loop
+  open-musiclm edit song.wav continue --duration 10                     (recordings: see `open-musiclm edit --help`)
 
 The prompt, the seed, the model and the versions are stored in each file's comment. Files are written as they are
 finished: interrupted, those that are there stay.
@@ -37,7 +45,7 @@ def add_parser(subparsers) -> None:
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("prompts", nargs="+", metavar="PROMPT", help="what the music should be like, in quotes")
+    parser.add_argument("prompts", nargs="*", metavar="PROMPT", help="what the music should be like, in quotes")
     parser.add_argument("--output", "-o", default="song.wav", help=".wav or .flac (default: %(default)s)")
     parser.add_argument("--duration", "-d", type=float, default=10.0, help="seconds (default: %(default)s)")
     parser.add_argument("--num-samples", "-n", type=int, default=1, help="files a prompt (default: %(default)s)")
@@ -55,6 +63,7 @@ def add_parser(subparsers) -> None:
         "--threads", type=int, metavar="N", help="of the CPU (default: the fastest number, by a few steps)"
     )
     parser.add_argument("--overwrite", action="store_true", help="replace files that are there")
+    add_request_arguments(parser)
     add_model_arguments(parser)
     parser.set_defaults(run=run)
 
@@ -81,7 +90,8 @@ def check(args: argparse.Namespace) -> list[Path]:
         raise ValueError(f"--num-candidates {args.num_candidates} is less than the {args.num_samples} files to keep.")
     if args.num_candidates is not None and args.num_candidates > MOST_CANDIDATES:
         raise ValueError(f"--num-candidates must be at most {MOST_CANDIDATES}, got {args.num_candidates}.")
-    num_files = len(args.prompts) * args.num_samples
+    check_requests(args)
+    num_files = num_prompts(args) * args.num_samples
     if num_files > MOST_FILES:
         raise ValueError(
             f"{num_files} files are more than one command makes ({MOST_FILES}); give another --num-samples."
@@ -104,11 +114,17 @@ def check(args: argparse.Namespace) -> list[Path]:
     return paths
 
 
+def num_prompts(args: argparse.Namespace) -> int:
+    """Prompts there are; something else that is asked for counts as one."""
+    return max(len(args.prompts), 1)
+
+
 def announce(args: argparse.Namespace, paths: list[Path]) -> None:
     """Say what was understood, before anything that takes long."""
     where = str(paths[0]) if len(paths) == 1 else f"{paths[0]} … {paths[-1]}"
-    if len(args.prompts) == 1:
-        print(f'"{args.prompts[0]}", {args.duration:g} s: {where}', flush=True)
+    if len(args.prompts) <= 1:
+        what = f'"{args.prompts[0]}"' if args.prompts else "what is asked for by other arguments than a prompt"
+        print(f"{what}, {args.duration:g} s: {where}", flush=True)
         return
     shown = ", ".join(f'"{prompt}"' for prompt in args.prompts[:5]) + (", …" if len(args.prompts) > 5 else "")
     hint = ""
@@ -145,6 +161,7 @@ def run(args: argparse.Namespace) -> int:
     from ..outputs import check_room
 
     quiet_libraries()
+    asked_prompts = understand_prompts(args)
     pipe = load_pipeline(args.model, args.device, args.dtype, args.revision)
     num_channels = 2  # at most, of the codecs there are
     check_room(paths[0].parent, len(paths) * round(args.duration * pipe.sampling_rate) * num_channels * 2)
@@ -158,24 +175,31 @@ def run(args: argparse.Namespace) -> int:
     if args.fast == "compile":  # windows side by side are made together, and those the compiled step does not take
         settings["fast"] = ("compile", "packed")
 
+    asked = request_arguments(args, pipe)
+    length = asked.pop("audio_length_in_s", args.duration)
+    made_tokens: list[dict[str, Any]] = []
+
     started, num_done, elsewhere = time.perf_counter(), 0, 0
     rows = ROWS_AT_ONCE.get(pipe.device.type, ROWS_AT_ONCE_ELSEWHERE)
     try:
-        for prompts, samples in batches(len(args.prompts), num_made, rows, args.num_candidates is not None):
+        for prompts, samples in batches(num_prompts(args), num_made, rows, args.num_candidates is not None):
             seeds = [(seed + prompt * num_made + sample) % 2**63 for prompt in prompts for sample in samples]
             num_kept = args.num_samples if args.num_candidates is not None else len(samples)
             made = pipe(
-                [args.prompts[prompt] for prompt in prompts],
-                audio_length_in_s=args.duration,
+                prompts_of_batch(asked_prompts, prompts),
+                audio_length_in_s=length,
                 num_waveforms_per_prompt=num_kept,
                 num_candidates=args.num_candidates,
                 generator=[torch.Generator().manual_seed(each) for each in seeds],
                 settings=settings,
+                **asked,
             )
+            if made.tokens is not None:
+                made_tokens.append(made.tokens)
             for index, audio in enumerate(made.audios):
                 number, place = divmod(index, num_kept)  # of the batch's prompts, and among those kept of it
                 own = place if made.kept is None else int(made.kept[index])
-                metadata = describe(args, args.prompts[prompts[number]], seeds[number * len(samples) + own])
+                metadata = describe(args, told_prompt(args, prompts[number]), seeds[number * len(samples) + own])
                 similarity = ""
                 if made.similarities is not None:
                     metadata["clap_similarity"] = round(float(made.similarities[index]), 6)
@@ -189,10 +213,34 @@ def run(args: argparse.Namespace) -> int:
         if num_done:
             print(f"{num_done} of {len(paths)} files are finished and stay", flush=True)
         raise
+    if made_tokens:
+        import torch
+
+        from ..pipelines.sidecar import save_tokens
+
+        joined = {name: torch.cat([tokens[name] for tokens in made_tokens]) for name in made_tokens[0]}
+        save_tokens(args.save_tokens, joined, pipe)
+        print(f"{args.save_tokens}  (tokens; --from-tokens goes on from them)", flush=True)
     elapsed = time.perf_counter() - started
-    seconds = len(args.prompts) * num_made * args.duration
+    seconds = num_prompts(args) * num_made * length
     print(f"made {seconds:g} s of audio in {elapsed:.1f} s ({machine})")
     return 1 if elsewhere else 0
+
+
+def prompts_of_batch(prompts: list[Any], places: range) -> Any:
+    """What the pipeline takes: a story by itself, several prompts as a list, nothing where there are none."""
+    from ..pipelines.story import Story
+
+    if not prompts:
+        return None
+    return prompts[0] if isinstance(prompts[0], Story) else [prompts[place] for place in places]
+
+
+def told_prompt(args: argparse.Namespace, place: int) -> str:
+    """What a file's metadata says was asked for."""
+    if args.prompts:
+        return args.prompts[place]
+    return Path(args.story).read_text(encoding="utf-8-sig") if args.story is not None else ""
 
 
 def describe(args: argparse.Namespace, prompt: str, seed: int) -> dict[str, Any]:
@@ -209,6 +257,7 @@ def describe(args: argparse.Namespace, prompt: str, seed: int) -> dict[str, Any]
         "model": args.model or "mini",
         "revision": args.revision,
         "duration_in_s": args.duration,
+        "asked": {name: value for name in (*PLAIN, *ATTRIBUTES) if (value := getattr(args, name)) is not None},
         "software": f"open-musiclm {__version__}",
         "versions": {
             "torch": torch.__version__,

@@ -11,7 +11,7 @@ import torch
 from .asked import as_recording
 from .editing import DEFAULT_CANDIDATES, EditedAudio, continue_recording, edit_recording, loop_recording
 from .mixtures import Recording
-from .recordings import encode_recording
+from .recordings import encode_recording, kept_streams
 
 Generators = torch.Generator | Sequence[torch.Generator] | None
 
@@ -23,7 +23,7 @@ class EditingSteps:
 
     def encode_audio(self, audio: Any, streams: Sequence[str] | None = None) -> dict[str, torch.Tensor]:
         """A recording's tokens by the stream's name, (1, frames[, codebooks]) each; by default of all that stages make."""
-        return encode_recording(self, self._recording(audio), streams)  # type: ignore[arg-type]
+        return encode_recording(self, self.recording(audio), streams)  # type: ignore[arg-type]
 
     def continue_audio(
         self,
@@ -38,7 +38,7 @@ class EditingSteps:
 
         The given samples stay as they are. Without a prompt, more of the same is asked for.
         """
-        recording = self._recording(audio)
+        recording = self.recording(audio)
         return continue_recording(self, recording, audio_length_in_s, prompt, num_variants, generator, **arguments)  # type: ignore[arg-type]
 
     def edit_audio(
@@ -57,7 +57,7 @@ class EditingSteps:
         """Replace, extend, vary or repeat a region; samples outside stay as they are. See `editing.edit_recording`."""
         return edit_recording(
             self,  # type: ignore[arg-type]
-            self._recording(audio),
+            self.recording(audio),
             start_in_s,
             stop_in_s,
             way,
@@ -73,13 +73,13 @@ class EditingSteps:
         self, audio: Any, seam_in_s: float = 1.0, prompt: Any = None, generator: Generators = None, **arguments: Any
     ) -> EditedAudio:
         """A recording whose end runs into its beginning: its last `seam_in_s` are made anew."""
-        recording = self._recording(audio)
+        recording = self.recording(audio)
         return loop_recording(self, recording, seam_in_s, prompt, generator=generator, **arguments)  # type: ignore[arg-type]
 
     def remake_audio(
         self,
         audio: Any,
-        keep: str | Sequence[str],
+        keep: str | Sequence[str] | None = None,
         prompt: Any = None,
         num_waveforms: int = 1,
         generator: Generators = None,
@@ -91,7 +91,7 @@ class EditingSteps:
         fine stage brings a recording of low quality up to the codec's (Jukebox's upsampling).
 
         Args:
-            keep: the streams whose tokens are the recording's.
+            keep: the streams whose tokens are the recording's; by default that of the first stage.
             prompt: what to make of it; by default the recording itself.
 
         Returns:
@@ -100,36 +100,17 @@ class EditingSteps:
         Raises:
             ValueError: `keep` names a stream that no stage makes.
         """
-        recording = self._recording(audio)
-        names = [keep] if isinstance(keep, str) else list(keep)
-        chain = self.chain  # type: ignore[attr-defined]
-        for name in names:
-            if name not in chain.makers:
-                raise ValueError(f"`keep` names the streams to keep, of {', '.join(chain.makers)}; got {name!r}.")
-        tokens = encode_recording(self, recording, names)  # type: ignore[arg-type]
-        length = min(
-            [recording.length_in_s]
-            + [
-                (t.shape[1] + chain.streams[name].num_edge_frames) / float(chain.streams[name].frame_rate)
-                for name, t in tokens.items()
-            ]
-        )
-        durations = chain.durations(self._duration(length))  # type: ignore[attr-defined]
-        for name, token_ids in tokens.items():  # whole windows for the stages behind: the last frame goes on
-            stream = chain.streams[name]
-            missing = int(max(durations.values()) * int(stream.frame_rate)) - token_ids.shape[1]
-            if missing > 0:
-                last = token_ids[:, -1:].expand(-1, missing, *token_ids.shape[2:])
-                tokens[name] = torch.cat([token_ids, last], dim=1)
-        given = {chain.streams[name].argument: token_ids for name, token_ids in tokens.items()}
+        recording = self.recording(audio)
+        kept = kept_streams(self, recording, keep)  # type: ignore[arg-type]
         return self(  # type: ignore[operator]
             recording if prompt is None else prompt,
-            audio_length_in_s=length,
+            audio_length_in_s=kept.pop("audio_length_in_s"),
             num_waveforms_per_prompt=num_waveforms,
             generator=generator,
-            **given,
+            **kept,
             **arguments,
         ).audios
 
-    def _recording(self, audio: Any) -> Recording:
+    def recording(self, audio: Any) -> Recording:
+        """Audio in any of these forms as a `Recording`."""
         return as_recording(audio, self.sampling_rate, "audio")

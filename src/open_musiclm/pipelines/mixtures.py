@@ -67,7 +67,7 @@ class Recording:
     @classmethod
     def read(cls, path: str | Path) -> Recording:
         """From a file."""
-        return cls(*read_audio(path))
+        return cls(*read_audio(path, mono=False))
 
     @property
     def waveform(self) -> np.ndarray:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -12,6 +12,7 @@ from ..audio import resample
 from ..models.streams import TokenStream
 from .chain import StageChain
 from .mixtures import Recording
+from .windows import round_down, to_fraction
 
 if TYPE_CHECKING:
     from .musiclm import MusicLMPipeline
@@ -47,6 +48,45 @@ def encode_recording(
     ((_, arrays),) = tokenizer.tokenize([(None, audio)])
     tokens = {s.name: torch.from_numpy(arrays[s.argument].astype(np.int64))[None] for s in tokenizer.streams}
     return {s.name: tokens[s.name].squeeze(-1) if s.num_codebooks == 1 else tokens[s.name] for s in tokenizer.streams}
+
+
+def kept_streams(
+    pipe: MusicLMPipeline,
+    recording: Recording,
+    keep: str | Sequence[str] | None = None,
+    longest_in_s: float = float("inf"),
+) -> dict[str, Any]:
+    """Arguments of the pipeline with which the stages behind make the rest of a recording anew.
+
+    Args:
+        keep: the streams whose tokens are the recording's, by default that of the first stage.
+        longest_in_s: of the recording, how much.
+
+    Returns:
+        `{stream}_token_ids`, and `audio_length_in_s`.
+
+    Raises:
+        ValueError: `keep` names a stream that no stage makes.
+    """
+    chain = pipe.chain
+    names = [next(iter(chain.makers))] if keep is None else [keep] if isinstance(keep, str) else list(keep)
+    for name in names:
+        if name not in chain.makers:
+            raise ValueError(f"`keep` names the streams to keep, of {', '.join(chain.makers)}; got {name!r}.")
+    tokens = encode_recording(pipe, recording, names)
+    length = min(recording.length_in_s, longest_in_s)
+    for name, token_ids in tokens.items():
+        stream = chain.streams[name]
+        length = min(length, (token_ids.shape[1] + stream.num_edge_frames) / float(stream.frame_rate or 1))
+    longest = max(chain.durations(round_down(length, chain.grid) or chain.grid).values())
+    kept: dict[str, Any] = {"audio_length_in_s": length}
+    for name, token_ids in tokens.items():  # whole windows for the stages behind: the last frame goes on
+        stream = chain.streams[name]
+        missing = int((longest + chain.grid) * to_fraction(stream.frame_rate or 1)) - token_ids.shape[1]
+        if missing > 0:
+            token_ids = torch.cat([token_ids, token_ids[:, -1:].expand(-1, missing, *token_ids.shape[2:])], dim=1)
+        kept[stream.argument] = token_ids
+    return kept
 
 
 def tokens_of_stream(
