@@ -99,7 +99,9 @@ def test_what_cannot_be_asked_for_is_one_line(run, tmp_path, arguments, says):
 )
 def test_a_recording_is_edited(run, folder, tmp_path, arguments, seconds):
     output = str(tmp_path / "edited.wav")
-    code, printed = run("edit", str(folder / "tune.wav"), *arguments, "--seed", "1", "--num-candidates", "2", "-o", output)
+    code, printed = run(
+        "edit", str(folder / "tune.wav"), *arguments, "--seed", "1", "--num-candidates", "2", "-o", output
+    )
     assert code == 0, printed
     (audio, *_), rate = read_audio(output)
     assert len(audio) / rate == pytest.approx(seconds, abs=0.05)
