@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from numbers import Integral, Real
 from typing import Any
 
+import numpy as np
 import torch
 
 from ..tokenizers.attributes import attribute_names
@@ -21,15 +21,38 @@ MAX_LENGTH_IN_S = 86_400.0
 MOST_WAVEFORMS = 4096
 
 
-def check_numbers(output_type: str, num_waveforms_per_prompt: int) -> None:
+def check_numbers(
+    output_type: Any, num_waveforms_per_prompt: Any, num_candidates: Any = None, callback_on_step_end: Any = None
+) -> None:
+    """Refuse what is no kind of output, no count and no function."""
     if output_type not in ("np", "pt"):
-        raise ValueError(f"`output_type` must be 'np' or 'pt', got {output_type!r}.")
-    whole = isinstance(num_waveforms_per_prompt, Integral) and not isinstance(num_waveforms_per_prompt, bool)
-    if not whole or num_waveforms_per_prompt < 1:
+        raise ValueError(f"`output_type` must be 'np' or 'pt', got {shown(output_type)}.")
+    check_count("num_waveforms_per_prompt", num_waveforms_per_prompt)
+    if num_candidates is not None:
+        check_count("num_candidates", num_candidates)
+        if num_candidates < num_waveforms_per_prompt:
+            raise ValueError(
+                f"{num_candidates} candidates are fewer than {num_waveforms_per_prompt} waveforms to keep."
+            )
+    if callback_on_step_end is not None and not callable(callback_on_step_end):
         raise ValueError(
-            f"`num_waveforms_per_prompt` must be a whole number and at least 1, got {num_waveforms_per_prompt!r}."
+            "`callback_on_step_end` must be a function of (pipe, step, num_steps, details), got "
+            f"{shown(callback_on_step_end)}."
         )
-    check_batch(1, num_waveforms_per_prompt)
+
+
+def check_count(name: str, count: Any) -> None:
+    whole = isinstance(count, Integral) and not isinstance(count, bool)
+    if not whole or count < 1:
+        raise ValueError(f"`{name}` must be a whole number and at least 1, got {shown(count)}.")
+    check_batch(1, count)
+
+
+def shown(value: Any) -> str:
+    """What was given, short enough for a line."""
+    text = ascii(value) if isinstance(value, str) else repr(value)
+    text = " ".join(text.split())
+    return text if len(text) <= 120 else f"{text[:120]}… ({type(value).__name__})"
 
 
 def check_batch(num_prompts: int, num_each: int) -> None:
@@ -44,10 +67,10 @@ def check_batch(num_prompts: int, num_each: int) -> None:
 def check_length(audio_length_in_s: Any, sampling_rate: int) -> float:
     """The length of a piece in seconds; a `ValueError` if it is no number, or no sample or more than a day."""
     number = isinstance(audio_length_in_s, Real) and not isinstance(audio_length_in_s, bool)
-    if not number or not math.isfinite(audio_length_in_s) or not 0 < audio_length_in_s <= MAX_LENGTH_IN_S:
+    if not number or not 0 < audio_length_in_s <= MAX_LENGTH_IN_S:  # not a number is neither
         raise ValueError(
             f"`audio_length_in_s` must be a number of seconds above 0 and up to {MAX_LENGTH_IN_S:.0f}, got "
-            f"{audio_length_in_s!r}."
+            f"{shown(audio_length_in_s)}."
         )
     length = float(audio_length_in_s)
     if not round(length * sampling_rate):
@@ -59,6 +82,8 @@ def check_length(audio_length_in_s: Any, sampling_rate: int) -> float:
 
 def check_prompts(prompt: Any) -> list[Any]:
     """One prompt or several, as a list: texts, recordings, mixtures; a `ValueError` if one says nothing."""
+    if not isinstance(prompt, str | Mixture | Recording | list | tuple):
+        raise ValueError(f"`prompt` must be a text, or a list of texts, got {shown(prompt)}.")
     prompts = [prompt] if isinstance(prompt, str | Mixture | Recording) else list(prompt)
     if not prompts:
         raise ValueError("`prompt` is an empty list; pass at least one text.")
@@ -66,7 +91,9 @@ def check_prompts(prompt: Any) -> list[Any]:
         if isinstance(part, Mixture | Recording):
             continue
         if not isinstance(part, str) or not part.strip():
-            raise ValueError(f"Every prompt must be a text that says something, got {part!r}.")
+            raise ValueError(f"Every prompt must be a text that says something, got {shown(part)}.")
+        if any("\ud800" <= char <= "\udfff" for char in part):
+            raise ValueError(f"A prompt holds half a character (a lone surrogate), which is no text: {shown(part)}.")
     return prompts
 
 
@@ -91,9 +118,41 @@ def sort_arguments(
             f"The pipeline has no argument {unknown[0]!r}: its streams are {', '.join(streams)}, its stages' settings "
             f"{', '.join(stages)}."
         )
-    given = {streams[name]: value for name, value in others.items() if name in streams and value is not None}
-    of_stages = {name: {**(settings or {}), **(others.get(key) or {})} for key, name in stages.items()}
+    given = {
+        streams[name]: as_tokens(name, value)
+        for name, value in others.items()
+        if name in streams and value is not None
+    }
+    shared = checked_settings("settings", settings)
+    of_stages = {name: {**shared, **checked_settings(key, others.get(key))} for key, name in stages.items()}
     return given, of_stages
+
+
+def checked_settings(argument: str, settings: Any) -> dict[str, Any]:
+    """Settings of `generate` by name; what their values may be is checked there."""
+    if settings is None:
+        return {}
+    if not isinstance(settings, Mapping) or not all(isinstance(name, str) for name in settings):
+        raise ValueError(
+            f'`{argument}` must be a table of settings by name, as {{"temperature": 0.8}}, got {shown(settings)}.'
+        )
+    return dict(settings)
+
+
+def as_tokens(argument: str, tokens: Any) -> torch.Tensor:
+    """Tokens as a tensor of whole numbers, (batch, …); lists and arrays of them are taken too."""
+    if not isinstance(tokens, torch.Tensor):
+        try:
+            tokens = torch.as_tensor(np.asarray(tokens))
+        except (TypeError, ValueError, RuntimeError, OverflowError):
+            raise ValueError(f"`{argument}` must be a tensor of tokens, got {shown(tokens)}.") from None
+    if tokens.is_floating_point() or tokens.is_complex() or tokens.dtype == torch.bool:
+        raise ValueError(f"`{argument}` must hold whole numbers, got {tokens.dtype}.")
+    if tokens.ndim < 2 or not tokens.numel():
+        raise ValueError(
+            f"`{argument}` must have a row of tokens for each sample, (batch, …), got the shape {tuple(tokens.shape)}."
+        )
+    return tokens
 
 
 def given_by_prompt(

@@ -205,12 +205,8 @@ class MusicLMPipeline(PipelineSteps, NamedSteps, EditingSteps, AdapterMixin, Pub
                 their codebook, generators that do not match the batch, an argument that no stage has.
         """
         duration = self._duration(audio_length_in_s)
-        check_numbers(output_type, num_waveforms_per_prompt)
+        check_numbers(output_type, num_waveforms_per_prompt, num_candidates, callback_on_step_end)
         num_made = num_waveforms_per_prompt if num_candidates is None else num_candidates
-        if num_made < num_waveforms_per_prompt:
-            raise ValueError(
-                f"{num_candidates} candidates are fewer than {num_waveforms_per_prompt} waveforms to keep."
-            )
         if num_candidates is not None and prompt is None:
             raise ValueError("`num_candidates` needs the `prompt`, which the candidates are held against.")
 

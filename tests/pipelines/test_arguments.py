@@ -1,0 +1,129 @@
+"""Whatever a call is given, it makes music or says in one line, as a `ValueError`, what was given and what is needed."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from tiny import tiny_pipeline
+
+
+@pytest.fixture(scope="module")
+def pipe():
+    pipeline = tiny_pipeline()
+    pipeline.set_progress_bar_config(disable=True)
+    return pipeline
+
+
+def refused(pipe, message=".", **arguments):
+    with pytest.raises(ValueError, match=message) as caught:
+        pipe(**{"audio_length_in_s": 0.5, **arguments})
+    assert "\n" not in str(caught.value)
+    assert len(str(caught.value)) < 700
+
+
+@pytest.mark.parametrize(
+    "prompt", [3, 2.5, True, b"a", {"a": 1}, {1}, [], [3], "", [""], ["a", None], object(), np.array(["a"]), "a" * 9 + "\ud800"]
+)  # fmt: skip
+def test_prompts(pipe, prompt):
+    refused(pipe, "prompt", prompt=prompt)
+
+
+@pytest.mark.parametrize("length", ["1", None, math.nan, 1e100, 10**400, -1, 0, True, 1j, [1], math.inf, 1e-9])
+def test_lengths(pipe, length):
+    refused(pipe, "audio_length_in_s|hold no sample", prompt="a", audio_length_in_s=length)
+
+
+@pytest.mark.parametrize("name", ["num_waveforms_per_prompt", "num_candidates"])
+@pytest.mark.parametrize("count", [0, -1, 1.5, "2", True, 10**9, 10**400, [1], math.nan])
+def test_counts(pipe, name, count):
+    refused(pipe, "whole number|more than one call", prompt="a", **{name: count})
+
+
+@pytest.mark.parametrize(
+    "tokens",
+    ["x", 3, [], [[1], [2, 3]], [["a"]], torch.ones(1, 3), torch.ones(1, 3, dtype=torch.complex64), torch.tensor([0, 7, 9]),
+     torch.ones(1, 0, dtype=torch.long), torch.full((1, 3), 999), torch.full((1, 3), -5), object(), [[10**30]]],
+)  # fmt: skip
+def test_tokens(pipe, tokens):
+    refused(pipe, "clap_token_ids|token", clap_token_ids=tokens)
+
+
+def test_tokens_as_lists_and_arrays(pipe):
+    ids = pipe.encode_prompt("a")
+    made = [
+        pipe(clap_token_ids=tokens, audio_length_in_s=0.5, generator=torch.Generator().manual_seed(0)).audios
+        for tokens in (ids, ids.tolist(), ids.numpy(), ids.int())
+    ]
+    assert all(np.array_equal(audio, made[0]) for audio in made)
+
+
+@pytest.mark.parametrize("argument", ["settings", "semantic_settings"])
+@pytest.mark.parametrize("value", [3, "x", [1], [("temperature", 1)], {3}, {1: 2}])
+def test_settings_that_are_no_table(pipe, argument, value):
+    refused(pipe, f"`{argument}` must be a table of settings", prompt="a", **{argument: value})
+
+
+@pytest.mark.parametrize(
+    "setting",
+    [{"temperature": value} for value in (0, -1, math.nan, math.inf, "x", [1])]
+    + [{"top_k": value} for value in (-1, 1.5, "x", math.nan)]
+    + [{"top_p": value} for value in (2, -1, math.nan, "x")]
+    + [{"num_beams": 4}, {"nope": 1}, {"num_return_sequences": 2}, {"guidance_scale": math.nan}, {"fast": "x"}],
+)
+def test_settings_of_sampling(pipe, setting):
+    refused(pipe, next(iter(setting)), prompt="a", semantic_settings=setting)
+
+
+@pytest.mark.parametrize(
+    "others",
+    [{"output_type": "pil"}, {"output_type": None}, {"callback_on_step_end": 3}, {"generator": "x"}, {"generator": [None]},
+     {"generator": []}, {"generator": [torch.Generator()] * 3}, {"guidance_scale": "x"}, {"nope": 1}],
+)  # fmt: skip
+def test_the_rest(pipe, others):
+    refused(pipe, prompt="a", **others)
+
+
+VALUES = st.one_of(
+    st.none(), st.booleans(), st.integers(-(10**12), -1), st.floats(max_value=0), st.just(math.nan), st.text(max_size=5),
+    st.binary(max_size=5), st.lists(st.integers(), max_size=3), st.dictionaries(st.text(max_size=3), st.integers(), max_size=2),
+)  # fmt: skip
+ARGUMENTS = (
+    "audio_length_in_s", "num_waveforms_per_prompt", "num_candidates", "output_type", "generator", "settings",
+    "coarse_settings", "semantic_token_ids", "fine_token_ids", "guidance_scale", "callback_on_step_end",
+)  # fmt: skip
+
+
+def fuzz(pipe, num_examples: int) -> None:
+    tried, failed = 0, []
+
+    @settings(
+        max_examples=num_examples, derandomize=True, deadline=None, database=None,
+        suppress_health_check=list(HealthCheck),
+    )  # fmt: skip
+    @given(st.dictionaries(st.sampled_from(ARGUMENTS), VALUES, min_size=1, max_size=2))
+    def attempt(arguments):
+        nonlocal tried
+        tried += 1
+        try:
+            pipe(**{"prompt": "a", "audio_length_in_s": 0.5, **arguments})
+        except ValueError as error:
+            if "\n" in str(error) or len(str(error)) > 700:
+                failed.append((arguments, error))
+        except Exception as error:
+            failed.append((arguments, error))
+
+    attempt()
+    print(f"arguments: {tried} tried, {len(failed)} failed")
+    assert not failed, failed[:3]
+
+
+def test_fuzzed_arguments(pipe):
+    fuzz(pipe, 60)
+
+
+@pytest.mark.slow
+def test_many_fuzzed_arguments(pipe):
+    fuzz(pipe, 3000)
