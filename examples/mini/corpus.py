@@ -53,13 +53,14 @@ class Corpus:
         columns = starts.to(device)[:, None] + torch.arange(num_samples, device=device)
         return self.audio[clips.to(device)[:, None], columns].float() / 32767
 
+    def attribute_values(self) -> torch.Tensor:
+        """int64 (clips, attributes): the index of the clip's value."""
+        rows = [[v.index(record["truth"][name]) for name, v in ATTRIBUTE_VALUES.items()] for record in self.records]
+        return torch.tensor(rows)
+
     def attribute_bits(self) -> torch.Tensor:
         """int64 (clips, attributes): one bit set, that of the clip's value."""
-        rows = [
-            [1 << values.index(record["truth"][name]) for name, values in ATTRIBUTE_VALUES.items()]
-            for record in self.records
-        ]
-        return torch.tensor(rows)
+        return 1 << self.attribute_values()
 
     def captions(self) -> tuple[list[list[str]], torch.Tensor]:
         """Texts (clips × captions), and int64 (clips, captions, attributes): the bits of the values that fit."""

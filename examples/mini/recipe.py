@@ -18,38 +18,34 @@ class Training:
 class Recipe:
     seed: int = 0
     # corpus
-    num_train_clips: int = 4000
-    num_heldout_clips: int = 100
+    num_train_clips: int = 3000
+    num_heldout_clips: int = 200
     clip_length_in_s: int = 10
     sampling_rate: int = 24_000
+    frame_rate: int = 25  # of the truth and of every stream of tokens
     # CLAP
     vocab_size: int = 640
-    clap: Training = Training(760, 64, 2e-3)
+    clap_text: Training = Training(1500, 192, 1e-3)
+    clap: Training = Training(700, 48, 1e-3)
     # semantic encoder: 16 kHz, one frame in 640 samples
     semantic_sampling_rate: int = 16_000
     semantic_hop: int = 640
     semantic_layer: int = 2
-    num_units: int = 96
-    semantic: Training = Training(500, 32, 1e-3)
-    # codec: 24 kHz, 50 frames a second
-    num_filters: int = 12
+    semantic: Training = Training(900, 24, 1.5e-3)
+    # codec: spectra of 24 kHz audio, 25 frames of codes a second
+    codec_hidden_size: int = 256
     num_coarse: int = 3
     num_fine: int = 3
-    codec_codebook_size: int = 256
-    codec_crop_in_s: float = 0.5
-    codec: Training = Training(7000, 16, 1e-3)
-    codec_warm_steps: int = 3500  # of the steps above, those before the quantizer comes in
-    # the first steps see a few clips only: on all of them the waveform stays uncorrelated for thousands of steps
-    codec_first_clips: int = 400
-    codec_first_steps: int = 2025
+    codec_codebook_size: int = 1024
+    codec_crop_in_s: float = 2.0
+    codec: Training = Training(3600, 16, 1.5e-3)
     # codebooks
-    num_clap_quantizers: int = 6
-    clap_codebook_size: int = 64
-    semantic_codebook_size: int = 192
+    num_clap_quantizers: int = 8
+    clap_codebook_size: int = 128
     # stages
-    stage_hidden_size: int = 192
-    stage_intermediate_size: int = 384
-    stage_num_layers: tuple[int, int, int] = (4, 4, 3)  # semantic, coarse, fine
+    stage_hidden_size: int = 256
+    stage_intermediate_size: int = 512
+    stage_num_layers: tuple[int, int, int] = (5, 5, 3)  # semantic, coarse, fine
     semantic_stage: Training = Training(1000, 8, 1e-3)
     coarse_stage: Training = Training(800, 4, 1e-3)
     fine_stage: Training = Training(700, 4, 1e-3)

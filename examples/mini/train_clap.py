@@ -1,7 +1,10 @@
-"""Train a small CLAP: a byte-level BPE tokenizer, a two-layer text tower, a small HTSAT, a contrastive loss.
+"""Train a small CLAP in two steps: what words mean, then how it sounds.
 
-Which captions fit which clips of a batch is known from the symbolic truth, so every fitting pair counts as a positive
-(supervised contrastive learning, Khosla et al. 2020), not only a clip and its own caption.
+A small CLAP trained on both towers at once collapses: it learns that some clips have drums, and hardly more. Here the
+text tower first learns against a table of the true attributes of clips (thousands of cheap steps), each clip beside its
+neighbours that differ in one attribute. Which captions fit which clips is known, so every fitting pair counts as a
+positive (supervised contrastive learning, Khosla et al. 2020). Then the audio tower learns to say, from the sound, where
+the table puts the clip, among the same neighbours.
 """
 
 from __future__ import annotations
@@ -9,11 +12,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
-from corpus import Corpus, captions_fit_clips
+from corpus import ATTRIBUTE_VALUES, Corpus, captions_fit_clips
 from recipe import Recipe
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
+from torch import nn
 from torch.nn import functional as F
-from training_loop import pick_device, train
+from training_loop import autocast, pick_device, train
 from transformers import ClapConfig, ClapFeatureExtractor, ClapModel, ClapProcessor, PreTrainedTokenizerFast
 
 MAX_TEXT_TOKENS = 48
@@ -58,7 +62,7 @@ def make_feature_extractor(recipe: Recipe) -> ClapFeatureExtractor:
 
 
 def make_clap(vocab_size: int) -> ClapModel:
-    """About 1.8 M parameters. The spectrogram of 251 × 64 becomes a 128 × 128 image, 32 × 32 patches."""
+    """About 1.5 M parameters. The spectrogram of 251 × 64 becomes a 128 × 128 image, 16 × 16 patches."""
     no_dropout = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
     text = {
         "vocab_size": vocab_size,
@@ -73,9 +77,11 @@ def make_clap(vocab_size: int) -> ClapModel:
     audio = {
         "spec_size": 128,
         "num_mel_bins": 64,
-        "depths": [2, 2, 2],
-        "num_attention_heads": [3, 6, 12],
-        "patch_embeds_hidden_size": 48,
+        "patch_size": 8,
+        "patch_stride": [8, 8],
+        "depths": [2, 2],
+        "num_attention_heads": [4, 8],
+        "patch_embeds_hidden_size": 96,
         "hidden_size": 192,
         **no_dropout,
     }
@@ -109,17 +115,107 @@ def encode_texts(tokenizer: PreTrainedTokenizerFast, texts: list[str]) -> dict[s
     return {"input_ids": encoded["input_ids"], "attention_mask": encoded["attention_mask"]}
 
 
-def contrastive_loss(texts: torch.Tensor, audios: torch.Tensor, fits: torch.Tensor, scale: torch.Tensor):
-    """Mean over both directions of the cross-entropy to the uniform distribution over what fits.
+def said_attributes() -> list[str]:
+    """What captions speak of: every attribute but the key, in the order of `ATTRIBUTE_VALUES`."""
+    return [name for name in ATTRIBUTE_VALUES if name != "key"]
 
-    `texts` and `audios` are (batch, dim), normalised; `fits` is bool (batch, batch), texts in rows.
-    """
-    logits = scale * texts @ audios.T
-    loss = logits.new_zeros(())
-    for scores, positives in ((logits, fits), (logits.T, fits.T)):
-        targets = positives.float() / positives.sum(dim=1, keepdim=True)
-        loss = loss - 0.5 * (targets * scores.log_softmax(dim=1)).sum(dim=1).mean()
-    return loss
+
+class AttributeTable(nn.Module):
+    """A vector for each value of each attribute; a clip is at the sum of its own, brought to length 1."""
+
+    def __init__(self, dim: int):
+        super().__init__()
+        self.vectors = nn.ParameterDict(
+            {name: nn.Parameter(torch.randn(len(ATTRIBUTE_VALUES[name]), dim)) for name in said_attributes()}
+        )
+
+    def forward(self, values: torch.Tensor) -> torch.Tensor:
+        """int64 (clips, attributes of `ATTRIBUTE_VALUES`) → (clips, dim)."""
+        names = list(ATTRIBUTE_VALUES)
+        total = sum(self.vectors[name][values[:, names.index(name)]] for name in said_attributes())
+        return F.normalize(total, dim=-1)
+
+
+def change_one_attribute(values: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+    """int64 (clips, attributes) → the same with one attribute that captions speak of changed in each row."""
+    names = list(ATTRIBUTE_VALUES)
+    said = torch.tensor([names.index(name) for name in said_attributes()])
+    sizes = torch.tensor([len(options) for options in ATTRIBUTE_VALUES.values()])
+    which = said[torch.randint(len(said), (len(values),), generator=generator)].to(values.device)
+    step = (1 + torch.rand(len(values), generator=generator) * (sizes[which.cpu()] - 1)).long().to(values.device)
+    changed = values.clone()
+    rows = torch.arange(len(values), device=values.device)
+    changed[rows, which] = (values[rows, which] + step) % sizes.to(values.device)[which]
+    return changed
+
+
+def soft_cross_entropy(logits: torch.Tensor, positives: torch.Tensor) -> torch.Tensor:
+    """Cross-entropy of rows to the uniform distribution over what is positive in them; rows without any are left out."""
+    counts = positives.sum(dim=1)
+    logs = torch.where(positives, logits.log_softmax(dim=1), 0.0).sum(dim=1)
+    return -(logs / counts.clamp(min=1))[counts > 0].mean()
+
+
+def train_text_tower(clap, table, tokens, masks, values, recipe: Recipe, work: Path) -> None:
+    device, both = values.device, nn.ModuleDict({"text": clap.text_model, "projection": clap.text_projection, "table": table})
+
+    def compute_loss(step: int, generator: torch.Generator) -> dict[str, torch.Tensor]:
+        size = recipe.clap_text.batch_size
+        chosen = torch.randint(len(masks), (size,), generator=generator)
+        clips = values[chosen.to(device) * len(values) // len(masks)]
+        clips = torch.cat([clips, *[change_one_attribute(clips, generator) for _ in range(2)]])
+        longest = int(tokens["attention_mask"][chosen.to(device)].sum(dim=1).max())
+        some = {key: value[chosen.to(device), :longest] for key, value in tokens.items()}
+        with autocast(device):
+            text = clap.get_text_features(**some).pooler_output
+        text, points = F.normalize(text.float(), dim=-1), table(clips)
+        fits = captions_fit_clips(masks[chosen.to(device)], 1 << clips)
+        logits = 20 * text @ points.T
+        return {"loss": soft_cross_entropy(logits, fits) + 0.5 * soft_cross_entropy(logits.T, fits.T)}
+
+    train(
+        "clap, texts",
+        both,
+        compute_loss,
+        last_step=recipe.clap_text.num_steps,
+        num_schedule_steps=recipe.clap_text.num_steps,
+        learning_rate=recipe.clap_text.learning_rate,
+        checkpoint_path=work / "clap-text.pt",
+        seed=recipe.seed + 1,
+    )
+
+
+def train_audio_tower(clap, table, mels, values, recipe: Recipe, work: Path) -> None:
+    device, tower = values.device, nn.ModuleDict({"audio": clap.audio_model, "projection": clap.audio_projection})
+    # The batch norm before the patches keeps the corpus's own statistics: it must not take a clip's level away.
+    batch_norm = clap.audio_model.audio_encoder.batch_norm
+    batch_norm.running_mean.copy_(mels.float().mean(dim=(0, 1, 2)))
+    batch_norm.running_var.copy_(mels.float().var(dim=(0, 1, 2)))
+
+    def compute_loss(step: int, generator: torch.Generator) -> dict[str, torch.Tensor]:
+        batch_norm.eval()
+        chosen = torch.randperm(len(mels), generator=generator)[: recipe.clap.batch_size].to(device)
+        roll = int(torch.randint(mels.shape[2], (), generator=generator))
+        with autocast(device):
+            audio = clap.get_audio_features(mels[chosen].float().roll(roll, dims=2), is_longer=None).pooler_output
+        audio, clips = F.normalize(audio.float(), dim=-1), values[chosen]
+        others = torch.cat([clips, *[change_one_attribute(clips, generator) for _ in range(8)]])
+        points = table(others).detach()
+        same = (clips[:, None] == others[None])[..., [n != "key" for n in ATTRIBUTE_VALUES]].all(dim=-1)
+        own = points[: len(clips)]
+        distance = 1 - (audio * own).sum(dim=-1).mean()
+        return {"loss": soft_cross_entropy(20 * audio @ points.T, same) + 2 * distance, "distance": distance}
+
+    train(
+        "clap, sounds",
+        tower,
+        compute_loss,
+        last_step=recipe.clap.num_steps,
+        num_schedule_steps=recipe.clap.num_steps,
+        learning_rate=recipe.clap.learning_rate,
+        checkpoint_path=work / "clap-audio.pt",
+        seed=recipe.seed + 2,
+    )
 
 
 def train_clap(corpus_folder: Path, work: Path, output: Path, recipe: Recipe) -> None:
@@ -128,59 +224,64 @@ def train_clap(corpus_folder: Path, work: Path, output: Path, recipe: Recipe) ->
     texts, masks = corpus.captions()
     tokenizer = make_tokenizer([text for row in texts for text in row], recipe.vocab_size)
     extractor = make_feature_extractor(recipe)
-    mels = log_mels(corpus, extractor)
-    num_captions = len(texts[0])
     tokens = encode_texts(tokenizer, [text for row in texts for text in row])
     tokens = {key: value.to(device) for key, value in tokens.items()}
-    masks, bits = masks.flatten(0, 1).to(device), corpus.attribute_bits().to(device)
+    masks, values = masks.flatten(0, 1).to(device), corpus.attribute_values().to(device)
     with torch.random.fork_rng():
         torch.manual_seed(recipe.seed)
         clap = make_clap(len(tokenizer)).to(device)
-    # The batch norm before the patches starts at the corpus's own statistics, which a short training would not reach.
-    batch_norm = clap.audio_model.audio_encoder.batch_norm
-    batch_norm.running_mean.copy_(mels.mean(dim=(0, 1, 2)))
-    batch_norm.running_var.copy_(mels.var(dim=(0, 1, 2)))
-
-    def compute_loss(step: int, generator: torch.Generator) -> dict[str, torch.Tensor]:
-        batch_norm.eval()
-        clips = torch.randperm(len(corpus), generator=generator)[: recipe.clap.batch_size]
-        chosen = clips * num_captions + torch.randint(num_captions, clips.shape, generator=generator)
-        roll = int(torch.randint(mels.shape[2], (), generator=generator))
-        clips, chosen = clips.to(device), chosen.to(device)
-        audio = clap.get_audio_features(mels[clips].roll(roll, dims=2), is_longer=None).pooler_output
-        text = clap.get_text_features(**{key: value[chosen] for key, value in tokens.items()}).pooler_output
-        fits = captions_fit_clips(masks[chosen], bits[clips])
-        scale = clap.logit_scale_t.exp().clamp(max=30)
-        return {"loss": contrastive_loss(text, audio, fits, scale), "scale": scale.detach()}
-
-    train(
-        "clap",
-        clap,
-        compute_loss,
-        last_step=recipe.clap.num_steps,
-        num_schedule_steps=recipe.clap.num_steps,
-        learning_rate=recipe.clap.learning_rate,
-        checkpoint_path=work / "clap.pt",
-        seed=recipe.seed + 1,
-    )
-    report_retrieval(clap.eval(), tokenizer, extractor, Corpus(corpus_folder, "heldout", device))
-    clap.save_pretrained(output)
+        table = AttributeTable(clap.config.projection_dim).to(device)
+    train_text_tower(clap, table, tokens, masks, values, recipe, work)
+    train_audio_tower(clap, table.eval(), log_mels(corpus, extractor).half(), values, recipe, work)
+    clap.eval().save_pretrained(output)
     ClapProcessor(extractor, tokenizer).save_pretrained(output)
+    report_clap(clap, tokenizer, extractor, Corpus(corpus_folder, "heldout", device))
+
+
+#: pairs of texts that differ in one word, and the attribute it names
+ONE_WORD_PAIRS = {
+    "loudness": ("a quiet piano melody", "a loud piano melody"),
+    "register": ("a low piano melody", "a high piano melody"),
+    "mode": ("a piano melody in a major key", "a piano melody in a minor key"),
+    "tempo": ("a slow piano melody", "a fast piano melody"),
+    "drums": ("a piano melody without drums", "a piano melody with drums"),
+    "instrument": ("a piano melody", "a flute melody"),
+}
 
 
 @torch.no_grad()
-def report_retrieval(clap, tokenizer, extractor, corpus: Corpus) -> None:
-    """Print, over held-out clips and wordings, how much better fitting pairs score than others."""
+def report_clap(clap, tokenizer, extractor, corpus: Corpus) -> None:
+    """Print for each attribute, on held-out clips, how well a text that names a value alone tells who has it (the area
+    under the ROC curve, mean over values), and the cosine of texts that differ in one word."""
+    audio = F.normalize(clap.get_audio_features(log_mels(corpus, extractor), is_longer=None).pooler_output, dim=-1)
+
+    def embed(texts: list[str]) -> torch.Tensor:
+        tokens = {key: value.to(clap.device) for key, value in encode_texts(tokenizer, texts).items()}
+        return F.normalize(clap.get_text_features(**tokens).pooler_output, dim=-1)
+
     texts, masks = corpus.captions()
-    audio = clap.get_audio_features(log_mels(corpus, extractor), is_longer=None).pooler_output
-    tokens = {key: value.to(clap.device) for key, value in encode_texts(tokenizer, [row[0] for row in texts]).items()}
-    text = clap.get_text_features(**tokens).pooler_output
-    scores = (F.normalize(text, dim=-1) @ F.normalize(audio, dim=-1).T).cpu()
-    fits = captions_fit_clips(masks[:, 0], corpus.attribute_bits())
-    best = fits.gather(1, scores.argmax(dim=1, keepdim=True)).float().mean()
-    own_beats_others = (scores.diagonal() > scores.mean(dim=0)).float().mean()
-    print(
-        f"clap, {len(corpus)} held-out clips: best match fits {best:.0%} of captions (chance {fits.float().mean():.0%}); "
-        f"a clip is nearer to its own caption than to the mean of all in {own_beats_others:.0%}; "
-        f"cosine {scores[fits].mean():.2f} fitting, {scores[~fits].mean():.2f} not"
-    )
+    bits = corpus.attribute_bits()
+    names = list(ATTRIBUTE_VALUES)
+    flat, flat_masks = [text for row in texts for text in row], masks.flatten(0, 1)
+    scores = (embed(flat) @ audio.T).cpu()
+    for name in said_attributes():
+        i, areas = names.index(name), []
+        fits_others = captions_fit_clips(flat_masks[:, [j for j in range(len(names)) if j != i]], bits[:, [j for j in range(len(names)) if j != i]])
+        says = flat_masks[:, i] != (1 << len(ATTRIBUTE_VALUES[name])) - 1
+        fits = (flat_masks[:, None, i] & bits[None, :, i]) != 0
+        for row in torch.nonzero(says)[:, 0]:  # among clips that fit in everything else
+            yes, no = scores[row][fits[row] & fits_others[row]], scores[row][~fits[row] & fits_others[row]]
+            if len(yes) and len(no):
+                areas.append((yes[:, None] > no[None]).float().mean().item())
+        line = f"clap, {name}: area under the curve {sum(areas) / len(areas):.3f}"
+        if name in ONE_WORD_PAIRS:
+            one, other = embed(list(ONE_WORD_PAIRS[name]))
+            line += f", cosine of texts that differ in it {one @ other:.2f}"
+        print(line)
+    print(f"clap: a clip's own caption fits better than the mean of others in {own_wins(scores, len(corpus)):.0%}")
+
+
+def own_wins(scores: torch.Tensor, num_clips: int) -> float:
+    """(captions, clips), the captions of a clip side by side: how often a clip's own are above the mean of all."""
+    own = scores.view(num_clips, -1, num_clips).mean(dim=1).diagonal()
+    return float((own > scores.mean(dim=0)).float().mean())

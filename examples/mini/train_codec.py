@@ -1,128 +1,133 @@
-"""Train a small EnCodec: 24 kHz, mono, 50 frames a second, first without the quantizer, then with it.
+"""Train the codec on spectra: an encoder, a residual vector quantizer and a decoder of log magnitudes, all at once.
 
-transformers' EncodecModel has no training code for its quantizer. So: train encoder and decoder as an autoencoder; fit
-residual k-means to the latents; train on with quantized latents, straight-through to the encoder, a commitment loss,
-and codebooks that follow as moving averages (van den Oord et al. 2017, appendix A.1; Défossez et al. 2022).
+Codebooks are moving averages of what they are asked for (van den Oord et al. 2017, appendix), entries that nobody asks
+for start again at a vector of the batch, and the number of codebooks in use is drawn for half of the crops, so that the
+first ones alone make sense (Zeghidour et al. 2021). Nothing here knows of phases; those are found, not learnt.
 """
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
 
 import torch
-from clustering import fit_residual_kmeans, nearest
 from corpus import Corpus
-from measure_codec import report_codec
 from recipe import Recipe
-from spectral_loss import SpectralLoss
-from training_loop import pick_device, train
-from transformers import EncodecConfig, EncodecModel
+from torch import nn
+from torch.nn import functional as F
+from training_loop import autocast, pick_device, train
 
-COMMITMENT_WEIGHT = 0.2
-CODEBOOK_DECAY = 0.98
-DEAD_BELOW = 0.05  # a codeword that on average wins fewer frames of a batch than this restarts at a frame
+from open_musiclm.models.spectral_codec import FLOOR, SpectralCodecConfig, SpectralCodecModel
+
+MOVING_AVERAGE = 0.98
+COMMITMENT = 0.25
+RELATIVE_FLOOR = 0.003  # of a crop's root mean square magnitude: what lies below is not heard beside the rest
 
 
-def make_codec(recipe: Recipe) -> EncodecModel:
-    """An EncodecModel with exactly `num_coarse + num_fine` codebooks."""
-    num_codebooks = recipe.num_coarse + recipe.num_fine
-    ratios = [5, 4, 4, 6]
-    frame_rate = recipe.sampling_rate // math.prod(ratios)
-    config = EncodecConfig(
-        target_bandwidths=[frame_rate * math.log2(recipe.codec_codebook_size) * num_codebooks / 1000],
-        sampling_rate=recipe.sampling_rate,
-        hidden_size=64,
-        num_filters=recipe.num_filters,
-        upsampling_ratios=ratios,
-        use_causal_conv=False,
-        num_lstm_layers=1,
-        codebook_size=recipe.codec_codebook_size,
+def make_codec(recipe: Recipe) -> SpectralCodecModel:
+    return SpectralCodecModel(
+        SpectralCodecConfig(
+            sampling_rate=recipe.sampling_rate,
+            hidden_size=recipe.codec_hidden_size,
+            codebook_size=recipe.codec_codebook_size,
+            num_codebooks=recipe.num_coarse + recipe.num_fine,
+        )
     )
-    codec = EncodecModel(config)
-    if len(codec.quantizer.layers) != num_codebooks:
-        raise ValueError(f"the codec has {len(codec.quantizer.layers)} codebooks, but {num_codebooks} are needed")
-    return codec
 
 
-@torch.no_grad()
-def fit_quantizer(codec: EncodecModel, corpus: Corpus, recipe: Recipe) -> None:
-    """Residual k-means on latents of random pieces, into the codec's own buffers."""
-    generator = torch.Generator().manual_seed(recipe.seed + 4)
-    frames = []
-    for _ in range(64):
-        crops = corpus.crops(16, recipe.sampling_rate, generator)
-        frames.append(codec.encoder(crops[:, None]).transpose(1, 2).flatten(0, 1))
-    codebooks = fit_residual_kmeans(
-        torch.cat(frames), len(codec.quantizer.layers), recipe.codec_codebook_size, generator
-    )
-    for layer, codebook in zip(codec.quantizer.layers, codebooks, strict=True):
-        layer.codebook.embed.copy_(codebook)
-        layer.codebook.cluster_size.fill_(1.0)
-        layer.codebook.embed_avg.copy_(codebook)
+class CodecTrainer(nn.Module):
+    """The codec with the moving averages of its codebooks."""
+
+    def __init__(self, codec: SpectralCodecModel):
+        super().__init__()
+        self.codec = codec
+        config = codec.config
+        shape = (config.num_codebooks, config.codebook_size, config.codebook_dim)
+        self.register_buffer("sums", torch.zeros(shape))
+        self.register_buffer("counts", torch.zeros(shape[:2]))
+        bins = torch.arange(config.fft_size // 2 + 1) * config.sampling_rate / config.fft_size
+        weights = 1 / (1 + bins / 2000)
+        self.register_buffer("weights", (weights / weights.mean())[:, None], persistent=False)
+
+    @torch.no_grad()
+    def _update(self, layer: int, vectors: torch.Tensor, codes: torch.Tensor, generator: torch.Generator) -> None:
+        entries = self.codec.quantizer.layers[layer].codebook.embed
+        used = torch.bincount(codes, minlength=len(entries)).float()
+        added = torch.zeros_like(entries).index_add_(0, codes, vectors)
+        self.counts[layer].mul_(MOVING_AVERAGE).add_(used, alpha=1 - MOVING_AVERAGE)
+        self.sums[layer].mul_(MOVING_AVERAGE).add_(added, alpha=1 - MOVING_AVERAGE)
+        dead = self.counts[layer] < 0.02
+        if dead.any():
+            drawn = torch.randint(len(vectors), (int(dead.sum()),), generator=generator).to(vectors.device)
+            self.sums[layer, dead], self.counts[layer, dead] = vectors[drawn] * 0.2, 0.2
+        entries.copy_(self.sums[layer] / self.counts[layer, :, None])
+
+    def quantize(self, latents: torch.Tensor, generator: torch.Generator) -> tuple[torch.Tensor, torch.Tensor]:
+        """(batch, dim, frames) → what the decoder gets, and the commitment loss."""
+        config = self.codec.config
+        vectors = latents.transpose(1, 2).float()
+        depths = torch.randint(1, config.num_codebooks + 1, (len(vectors),), generator=generator)
+        depths[torch.rand(len(vectors), generator=generator) < 0.5] = config.num_codebooks
+        depths = depths.to(vectors.device)[:, None, None]
+        residual, total = vectors.detach(), torch.zeros_like(vectors)
+        commitment = vectors.new_zeros(())
+        for i, layer in enumerate(self.codec.quantizer.layers):
+            codes = layer.codebook.encode(residual)
+            entries = layer.codebook.embed[codes]
+            if self.training:
+                self._update(i, residual.flatten(0, 1), codes.flatten(), generator)
+            total = total + torch.where(depths > i, entries, 0.0)
+            residual = residual - entries
+        commitment = F.mse_loss(vectors, total)
+        return (vectors + (total - vectors).detach()).transpose(1, 2), commitment
+
+    def losses(self, crops: torch.Tensor, generator: torch.Generator) -> dict[str, torch.Tensor]:
+        true = self.codec.magnitudes(crops)
+        with autocast(crops.device):
+            latents = self.codec.encoder(torch.log(true + FLOOR))
+        quantized, commitment = self.quantize(latents, generator)
+        with autocast(crops.device):
+            logs = self.codec.decoder(quantized)
+        ours = (torch.exp(logs.float().clamp(max=7.5)) - FLOOR).clamp(min=0)
+        floor = FLOOR + RELATIVE_FLOOR * true.pow(2).mean(dim=(1, 2), keepdim=True).sqrt()
+        log_error = ((torch.log(ours + floor) - torch.log(true + floor)).abs() * self.weights).mean()
+        roots = (true + floor).sqrt()
+        root_error = (((ours + floor).sqrt() - roots).abs().mean(dim=(1, 2)) / roots.mean(dim=(1, 2))).mean()
+        loss = log_error + 2 * root_error + COMMITMENT * commitment
+        return {"loss": loss, "log_error": log_error, "root_error": root_error, "commitment": commitment}
 
 
-@torch.no_grad()
-def quantize_and_follow(codec: EncodecModel, latents: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-    """Quantize (batch, dim, frames), and let the codebooks drift towards what they were given. Returns the same shape."""
-    points = latents.transpose(1, 2).flatten(0, 1)
-    residual = points
-    for layer in codec.quantizer.layers:
-        book = layer.codebook
-        winners = nearest(residual, book.embed)
-        counts = torch.bincount(winners, minlength=len(book.embed)).float()
-        sums = torch.zeros_like(book.embed).index_add_(0, winners, residual)
-        book.cluster_size.lerp_(counts, 1 - CODEBOOK_DECAY)
-        book.embed_avg.lerp_(sums, 1 - CODEBOOK_DECAY)
-        chosen = book.embed[winners]
-        others = residual[torch.randint(len(residual), (len(book.embed),), generator=generator).to(residual.device)]
-        dead = book.cluster_size < DEAD_BELOW
-        book.cluster_size.masked_fill_(dead, 1.0)
-        book.embed_avg.copy_(torch.where(dead[:, None], others, book.embed_avg))
-        book.embed.copy_(book.embed_avg / book.cluster_size[:, None])
-        residual = residual - chosen
-    quantized = (points - residual).unflatten(0, (latents.shape[0], latents.shape[2]))
-    return quantized.transpose(1, 2)
+def draw_crops(corpus: Corpus, num_crops: int, num_frames: int, hop: int, generator: torch.Generator) -> torch.Tensor:
+    """float32 (num_crops, num_frames · hop): nine of ten begin on the grid of frames, as notes do."""
+    clips = torch.randint(len(corpus), (num_crops,), generator=generator)
+    size = num_frames * hop
+    starts = torch.randint(corpus.audio.shape[1] // hop - num_frames, (num_crops,), generator=generator) * hop
+    off_grid = torch.rand(num_crops, generator=generator) < 0.1
+    starts += off_grid * torch.randint(hop, (num_crops,), generator=generator)
+    device = corpus.audio.device
+    columns = starts.to(device)[:, None] + torch.arange(size, device=device)
+    return corpus.audio[clips.to(device)[:, None], columns].float() / 32767
 
 
 def train_codec(corpus_folder: Path, work: Path, output: Path, recipe: Recipe) -> None:
     device = pick_device()
     corpus = Corpus(corpus_folder, "train", device)
-    criterion = SpectralLoss(recipe.sampling_rate).to(device)
-    num_samples = round(recipe.codec_crop_in_s * recipe.sampling_rate)
     with torch.random.fork_rng():
         torch.manual_seed(recipe.seed)
-        codec = make_codec(recipe).to(device)
+        trainer = CodecTrainer(make_codec(recipe)).to(device)
+    hop, num_frames = trainer.codec.config.hop_length, round(recipe.codec_crop_in_s * recipe.frame_rate)
 
     def compute_loss(step: int, generator: torch.Generator) -> dict[str, torch.Tensor]:
-        num_clips = recipe.codec_first_clips if step < recipe.codec_first_steps else None
-        target = corpus.crops(recipe.codec.batch_size, num_samples, generator, num_clips)
-        latents = codec.encoder(target[:, None])
-        commitment = latents.new_zeros(())
-        if step >= recipe.codec_warm_steps:
-            quantized = quantize_and_follow(codec, latents.detach(), generator)
-            commitment = (latents - quantized).pow(2).mean() / latents.detach().var()
-            latents = latents + (quantized - latents).detach()
-        spectral, wave = criterion(codec.decoder(latents)[:, 0], target)
-        loss = spectral + 2 * wave + COMMITMENT_WEIGHT * commitment
-        return {"loss": loss, "spectral": spectral, "wave": wave, "commitment": commitment}
+        crops = draw_crops(corpus, recipe.codec.batch_size, num_frames, hop, generator)
+        return trainer.losses(crops, generator)
 
-    phases = ((0, recipe.codec_warm_steps, "autoencoder"), (recipe.codec_warm_steps, recipe.codec.num_steps, "codec"))
-    for first_step, last_step, name in phases:
-        checkpoint_path = work / f"codec-{name}.pt"
-        if name == "codec" and not checkpoint_path.exists():
-            fit_quantizer(codec.eval(), corpus, recipe)
-        train(
-            name,
-            codec,
-            compute_loss,
-            first_step=first_step,
-            last_step=last_step,
-            num_schedule_steps=recipe.codec.num_steps,
-            learning_rate=recipe.codec.learning_rate,
-            checkpoint_path=checkpoint_path,
-            seed=recipe.seed + 5,
-            betas=(0.8, 0.99),
-        )
-    report_codec(codec.eval(), Corpus(corpus_folder, "heldout", device).waveforms(slice(64)))
-    codec.save_pretrained(output)
+    train(
+        "codec",
+        trainer,
+        compute_loss,
+        last_step=recipe.codec.num_steps,
+        num_schedule_steps=recipe.codec.num_steps,
+        learning_rate=recipe.codec.learning_rate,
+        checkpoint_path=work / "codec.pt",
+        seed=recipe.seed + 4,
+    )
+    trainer.codec.cpu().save_pretrained(output)
