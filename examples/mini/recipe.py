@@ -20,6 +20,7 @@ class Recipe:
     # corpus
     num_train_clips: int = 3000
     num_heldout_clips: int = 200
+    num_token_clips: int = 4000  # further ones, for the acoustic stages
     clip_length_in_s: int = 10
     sampling_rate: int = 24_000
     frame_rate: int = 25  # of the truth and of every stream of tokens
@@ -42,21 +43,19 @@ class Recipe:
     # codebooks
     num_clap_quantizers: int = 8
     clap_codebook_size: int = 128
+    clap_noise: float = 0.035  # a dimension: about how far the audio tower misses
     # stages
-    stage_hidden_size: int = 256
-    stage_intermediate_size: int = 512
-    stage_num_layers: tuple[int, int, int] = (5, 5, 3)  # semantic, coarse, fine
-    semantic_stage: Training = Training(1000, 8, 1e-3)
-    coarse_stage: Training = Training(800, 4, 1e-3)
-    fine_stage: Training = Training(700, 4, 1e-3)
+    stage_hidden_size: tuple[int, int, int] = (256, 256, 192)  # semantic, coarse, fine
+    stage_num_layers: tuple[int, int, int] = (5, 4, 2)
+    condition_dropout: float = 0.1
+    after_in_s: float = 1.0  # how much of what follows the coarse stage may be told
+    semantic_stage: Training = Training(1800, 16, 1.5e-3)
+    coarse_stage: Training = Training(1800, 16, 1.5e-3)
+    fine_stage: Training = Training(600, 16, 1.5e-3)
     # temperature and top-k that the pipeline samples with unless told otherwise
     semantic_sampling: tuple[float, int] = (0.7, 12)
     coarse_sampling: tuple[float, int] = (0.9, 48)
     fine_sampling: tuple[float, int] = (0.5, 24)
-
-    @property
-    def semantic_frame_rate(self) -> float:
-        return self.semantic_sampling_rate / self.semantic_hop
 
 
 def tiny_recipe() -> Recipe:

@@ -14,6 +14,7 @@ from pathlib import Path
 import torch
 from corpus import ATTRIBUTE_VALUES, Corpus, captions_fit_clips
 from recipe import Recipe
+from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 from torch import nn
 from torch.nn import functional as F
@@ -88,18 +89,23 @@ def make_clap(vocab_size: int) -> ClapModel:
     return ClapModel(ClapConfig(text_config=text, audio_config=audio, projection_dim=128))
 
 
-def log_mels(corpus: Corpus, extractor: ClapFeatureExtractor) -> torch.Tensor:
-    """float32 (clips, 1, frames, 64) on the corpus's device: what the extractor computes, for many clips at once."""
-    device, size = corpus.audio.device, extractor.fft_window_size
+def log_mels(waveforms: torch.Tensor, extractor: ClapFeatureExtractor) -> torch.Tensor:
+    """Clips (clips, samples) → float32 (clips, 1, frames, 64): what the extractor computes, for many clips at once."""
+    device, size = waveforms.device, extractor.fft_window_size
     window = torch.hann_window(size, device=device)
     bank = torch.tensor(extractor.mel_filters_slaney, dtype=torch.float32, device=device)
     parts = []
-    for clips in torch.arange(len(corpus)).split(100):
-        waveforms = corpus.waveforms(clips.to(device))
-        power = torch.stft(waveforms, size, extractor.hop_length, window=window, return_complex=True).abs().pow(2)
+    for some in waveforms.split(50):
+        power = torch.stft(some, size, extractor.hop_length, window=window, return_complex=True).abs().pow(2)
         parts.append(10 * torch.log10((power.transpose(1, 2) @ bank).clamp(min=1e-10)))
-    _check_against_extractor(corpus.waveforms(slice(0, 1))[0], parts[0][0], extractor)
+    _check_against_extractor(waveforms[0], parts[0][0], extractor)
     return torch.cat(parts)[:, None]
+
+
+def corpus_mels(corpus: Corpus, extractor: ClapFeatureExtractor) -> torch.Tensor:
+    """float16 (clips, 1, frames, 64) of a whole corpus."""
+    parts = torch.arange(len(corpus)).split(200)
+    return torch.cat([log_mels(corpus.waveforms(p.to(corpus.audio.device)), extractor).half() for p in parts])
 
 
 def _check_against_extractor(waveform: torch.Tensor, ours: torch.Tensor, extractor: ClapFeatureExtractor) -> None:
@@ -136,6 +142,14 @@ class AttributeTable(nn.Module):
         return F.normalize(total, dim=-1)
 
 
+def load_attribute_table(models: Path) -> AttributeTable:
+    """The table that `train_clap` saved beside the CLAP."""
+    vectors = load_file(models / "clap" / "attribute_table.safetensors")
+    table = AttributeTable(next(iter(vectors.values())).shape[1])
+    table.load_state_dict(vectors)
+    return table.requires_grad_(False)
+
+
 def change_one_attribute(values: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
     """int64 (clips, attributes) → the same with one attribute that captions speak of changed in each row."""
     names = list(ATTRIBUTE_VALUES)
@@ -157,7 +171,8 @@ def soft_cross_entropy(logits: torch.Tensor, positives: torch.Tensor) -> torch.T
 
 
 def train_text_tower(clap, table, tokens, masks, values, recipe: Recipe, work: Path) -> None:
-    device, both = values.device, nn.ModuleDict({"text": clap.text_model, "projection": clap.text_projection, "table": table})
+    device = values.device
+    both = nn.ModuleDict({"text": clap.text_model, "projection": clap.text_projection, "table": table})
 
     def compute_loss(step: int, generator: torch.Generator) -> dict[str, torch.Tensor]:
         size = recipe.clap_text.batch_size
@@ -186,7 +201,8 @@ def train_text_tower(clap, table, tokens, masks, values, recipe: Recipe, work: P
 
 
 def train_audio_tower(clap, table, mels, values, recipe: Recipe, work: Path) -> None:
-    device, tower = values.device, nn.ModuleDict({"audio": clap.audio_model, "projection": clap.audio_projection})
+    device = values.device
+    tower = nn.ModuleDict({"audio": clap.audio_model, "projection": clap.audio_projection})
     # The batch norm before the patches keeps the corpus's own statistics: it must not take a clip's level away.
     batch_norm = clap.audio_model.audio_encoder.batch_norm
     batch_norm.running_mean.copy_(mels.float().mean(dim=(0, 1, 2)))
@@ -232,9 +248,10 @@ def train_clap(corpus_folder: Path, work: Path, output: Path, recipe: Recipe) ->
         clap = make_clap(len(tokenizer)).to(device)
         table = AttributeTable(clap.config.projection_dim).to(device)
     train_text_tower(clap, table, tokens, masks, values, recipe, work)
-    train_audio_tower(clap, table.eval(), log_mels(corpus, extractor).half(), values, recipe, work)
+    train_audio_tower(clap, table.eval(), corpus_mels(corpus, extractor), values, recipe, work)
     clap.eval().save_pretrained(output)
     ClapProcessor(extractor, tokenizer).save_pretrained(output)
+    save_file(table.cpu().state_dict(), output / "attribute_table.safetensors")
     report_clap(clap, tokenizer, extractor, Corpus(corpus_folder, "heldout", device))
 
 
@@ -253,7 +270,7 @@ ONE_WORD_PAIRS = {
 def report_clap(clap, tokenizer, extractor, corpus: Corpus) -> None:
     """Print for each attribute, on held-out clips, how well a text that names a value alone tells who has it (the area
     under the ROC curve, mean over values), and the cosine of texts that differ in one word."""
-    audio = F.normalize(clap.get_audio_features(log_mels(corpus, extractor), is_longer=None).pooler_output, dim=-1)
+    audio = F.normalize(clap.get_audio_features(corpus_mels(corpus, extractor).float(), is_longer=None).pooler_output, dim=-1)
 
     def embed(texts: list[str]) -> torch.Tensor:
         tokens = {key: value.to(clap.device) for key, value in encode_texts(tokenizer, texts).items()}
@@ -266,7 +283,8 @@ def report_clap(clap, tokenizer, extractor, corpus: Corpus) -> None:
     scores = (embed(flat) @ audio.T).cpu()
     for name in said_attributes():
         i, areas = names.index(name), []
-        fits_others = captions_fit_clips(flat_masks[:, [j for j in range(len(names)) if j != i]], bits[:, [j for j in range(len(names)) if j != i]])
+        others = [j for j in range(len(names)) if j != i]
+        fits_others = captions_fit_clips(flat_masks[:, others], bits[:, others])
         says = flat_masks[:, i] != (1 << len(ATTRIBUTE_VALUES[name])) - 1
         fits = (flat_masks[:, None, i] & bits[None, :, i]) != 0
         for row in torch.nonzero(says)[:, 0]:  # among clips that fit in everything else

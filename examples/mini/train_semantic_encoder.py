@@ -17,6 +17,7 @@ import torch
 from compose import DRUMS, INSTRUMENTS, VOWELS
 from corpus import Corpus
 from recipe import Recipe
+from safetensors.torch import save_file
 from scipy.signal import resample_poly
 from torch import nn
 from torch.nn import functional as F
@@ -138,7 +139,7 @@ def joint_labels(labels: torch.Tensor) -> list[torch.Tensor]:
 
 
 def train_semantic_encoder(corpus_folder: Path, work: Path, output: Path, recipe: Recipe) -> None:
-    """Save the encoder to `output`, and beside it the prototypes: float32 (groups, entries, dim), unused ones far away."""
+    """Save the encoder to `output`, and beside it each group's prototypes, float32 (entries, dim)."""
     device = pick_device()
     corpus = Corpus(corpus_folder, "train", "cpu")
     audio = np.concatenate(
@@ -178,6 +179,5 @@ def train_semantic_encoder(corpus_folder: Path, work: Path, output: Path, recipe
         seed=recipe.seed + 3,
     )
     classifier.encoder.cpu().save_pretrained(output)
-    entries = [some.detach().cpu() for some in classifier.prototypes()]
-    size = max(len(some) for some in entries)
-    torch.save(torch.stack([F.pad(some, (0, 0, 0, size - len(some)), value=100.0) for some in entries]), output / "prototypes.pt")
+    entries = dict(zip(FACTORS, classifier.prototypes(), strict=True))
+    save_file({name: some.detach().cpu() for name, some in entries.items()}, output / "prototypes.safetensors")

@@ -1,24 +1,32 @@
-"""Train the three stages with transformers' Trainer on the tokens of the corpus.
+"""Train the three stages.
 
-MusicLM trains its stages on CLAP tokens of the audio itself and generates from those of a text. With a CLAP as small as
-this one the two differ noticeably, so half of the training windows are conditioned on the tokens of one of the clip's
-captions instead.
+The semantic stage needs no sound: its tokens are what an exact ear would write down, so it trains on endless fresh scores,
+each seen once. The acoustic stages train on windows of the tokens of rendered clips. MusicLM conditions on CLAP tokens of
+the audio and generates from those of a text; a small CLAP leaves a gap between the two, so more than half of the windows
+are conditioned on tokens of a caption. Streams are hidden at random, so that a stage can be asked with any of them.
 """
 
 from __future__ import annotations
 
 import math
-import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import torch
+from captions import write_captions
+from compose import compose, draw_truth, frame_truth
+from corpus import ATTRIBUTE_VALUES
+from describe import DESCRIPTIONS, describe
+from features import embed_texts
+from fit_codebooks import blur
 from recipe import Recipe, Training
-from safetensors.torch import load_file
-from torch.utils.data import Dataset
-from training_loop import CHECKPOINT_EVERY_IN_S, pick_device
-from transformers import EncodecModel, Trainer, TrainerCallback, TrainingArguments
-from transformers.trainer_callback import PrinterCallback
+from render import SPLITS
+from tokenize_corpus import load_tokens
+from train_clap import load_attribute_table
+from train_semantic_encoder import frame_labels, joint_labels
+from training_loop import autocast, pick_device, train
+from transformers import ClapModel, ClapProcessor
 
 from open_musiclm import (
     ClapQuantizer,
@@ -30,148 +38,215 @@ from open_musiclm import (
     MusicLMSemanticModel,
     MusicLMStageModel,
     SemanticQuantizer,
+    SpectralCodecModel,
+    TokenStream,
 )
+from open_musiclm.models.streams import PADDING_ID
 from open_musiclm.tokenizers.compatibility import acoustic_stream, clap_stream, semantic_stream
 
-CAPTION_SHARE = 0.5
+CAPTION_SHARE = 0.6
+DESCRIBED_SHARE = 0.55  # of the windows of the semantic stage that are told anything beside CLAP tokens
 STAGES = ("semantic", "coarse", "fine")
+Batches = Callable[[int], dict[str, torch.Tensor]]
 
 
-class TokenWindows(Dataset):
-    """Random windows of the tokens; item i is the same in every run, so that a resumed training sees what it would have.
+class ScoreBatches:
+    """Batches of fresh scores for the semantic stage: batch i is the same in every run.
 
-    An item holds `{stream}_token_ids` for each stream of the stage, and `labels`, those of the predicted one.
+    Args:
+        first_index: clips of the split from this index on are used.
+        described: tell the streams of `DESCRIPTIONS` to some of the samples; otherwise they are left out.
     """
 
-    def __init__(self, path: Path, stage: MusicLMStageModel, num_coarse: int, num_items: int, seed: int):
-        tokens = load_file(path)
-        self.captions, self.clap = tokens["clap_text"], tokens["clap_audio"]
-        self.timed = {
-            "semantic": tokens["semantic"],
-            "coarse": tokens["codec"][..., :num_coarse],
-            "fine": tokens["codec"][..., num_coarse:],
-        }
-        self.streams = [s for s in stage.streams if s.frame_rate is not None]
-        self.predicted = stage.predicted_stream.argument
-        self.window_in_s = stage.config.window_in_s
-        # windows start where frames of all streams meet: at the frames of the slowest one
-        self.grid_rate = min(s.frame_rate for s in self.streams)
-        longest = min((len(self.timed[s.name][0]) + s.num_edge_frames) / s.frame_rate for s in self.streams)
-        self.num_starts = int((longest - self.window_in_s) * self.grid_rate) + 1
-        self.num_items, self.seed = num_items, seed
+    def __init__(self, models: Path, recipe: Recipe, batch_size: int, split: str, first_index: int, described: bool):
+        self.recipe, self.batch_size, self.split, self.first_index = recipe, batch_size, split, first_index
+        self.described = described
+        self.clap = ClapModel.from_pretrained(models / "clap", dtype=torch.float32).eval()
+        self.processor = ClapProcessor.from_pretrained(models / "clap")
+        self.clap_quantizer = ClapQuantizer.from_pretrained(models / "clap_quantizer")
+        self.table = load_attribute_table(models)
 
-    def __len__(self) -> int:
-        return self.num_items
+    @torch.no_grad()
+    def __call__(self, number: int) -> dict[str, torch.Tensor]:
+        truths, texts, tokens, said = [], [], [], []
+        for index in range(self.batch_size):
+            index += self.first_index + number * self.batch_size
+            rng = np.random.default_rng([self.recipe.seed, SPLITS.index(self.split), index])
+            score = compose(draw_truth(rng, self.recipe.clip_length_in_s), rng)
+            frames = frame_truth(score, self.recipe.clip_length_in_s)
+            truths.append(score.truth)
+            texts.append(write_captions(score.truth, rng, 1)[0]["text"])
+            labels = frame_labels({"truth": score.truth.as_dict(), "frames": frames})
+            tokens.append(torch.stack(joint_labels(torch.from_numpy(labels)), dim=-1)[:-1])
+            said.append(describe(score.truth, frames))
+        rng = np.random.default_rng([self.recipe.seed, 7, self.first_index + number])
+        generator = torch.Generator().manual_seed(int(rng.integers(1 << 62)))
+        values = [[v.index(getattr(t, name)) for name, v in ATTRIBUTE_VALUES.items()] for t in truths]
+        points = blur(self.table(torch.tensor(values)), self.recipe.clap_noise, generator)
+        by_text = torch.from_numpy(rng.random(len(texts)) < CAPTION_SHARE)
+        embeddings = torch.where(by_text[:, None], embed_texts(self.clap, self.processor, texts), points)
+        batch = {"clap_token_ids": self.clap_quantizer.encode(embeddings), "semantic_token_ids": torch.stack(tokens)}
+        if self.described:
+            batch |= self._descriptions(said, rng)
+        return batch
 
-    def __getitem__(self, item: int) -> dict[str, torch.Tensor]:
-        rng = np.random.default_rng([self.seed, item])
-        clip = int(rng.integers(len(self.clap)))
-        start_in_s = int(rng.integers(self.num_starts)) / self.grid_rate
-        clap = self.clap[clip]
-        if rng.random() < CAPTION_SHARE:
-            clap = self.captions[clip, int(rng.integers(self.captions.shape[1]))]
-        window = {"clap_token_ids": clap.long()}
-        for stream in self.streams:
-            first = round(start_in_s * stream.frame_rate)
-            num_frames = round(self.window_in_s * stream.frame_rate) - stream.num_edge_frames
-            window[stream.argument] = self.timed[stream.name][clip, first : first + num_frames].long()
-        return window | {"labels": window[self.predicted]}
+    def _descriptions(self, said: list[dict[str, np.ndarray]], rng: np.random.Generator) -> dict[str, torch.Tensor]:
+        """Each stream told to some samples; the long ones (melody, lyrics) are left out of most batches as a whole."""
+        told, batch = rng.random(len(said)) < DESCRIBED_SHARE, {}
+        for name, fields in DESCRIPTIONS.items():
+            ids = torch.from_numpy(np.stack([some[name] for some in said]))
+            if fields.get("frame_rate", 0) > 1 and rng.random() < 0.6:
+                ids = ids[:, :0]
+            else:
+                hidden = ~(told & (rng.random(len(said)) < (0.8 if name == "lyrics" else 0.5)))
+                ids = ids.masked_fill(torch.from_numpy(hidden)[:, None, None], PADDING_ID)
+            batch[f"{name}_token_ids"] = ids
+        return batch
 
 
-class SaveEveryMinute(TrainerCallback):
-    def __init__(self) -> None:
-        self.saved_at = time.monotonic()
+class WindowBatches:
+    """Batches of random windows of tokens for an acoustic stage: batch i is the same in every run."""
 
-    def on_step_end(self, args, state, control, **kwargs):
-        if time.monotonic() - self.saved_at > CHECKPOINT_EVERY_IN_S:
-            control.should_save = True
-            self.saved_at = time.monotonic()
+    def __init__(self, folder: Path, split: str, stage: MusicLMStageModel, recipe: Recipe, batch_size: int):
+        self.tokens, self.stage, self.recipe, self.batch_size = load_tokens(folder, split), stage, recipe, batch_size
+
+    def __call__(self, number: int) -> dict[str, torch.Tensor]:
+        rng = np.random.default_rng([self.recipe.seed, 8, number])
+        stage, tokens = self.stage, self.tokens
+        window = round(stage.config.window_in_s * self.recipe.frame_rate)
+        longest = max((round(s.context_in_s * self.recipe.frame_rate) for s in stage.streams if s.context_in_s), default=0)
+        num_frames = tokens["codec"].shape[1]
+        items = []
+        for clip in rng.integers(len(tokens["codec"]), size=self.batch_size):
+            first = int(rng.integers(num_frames - window - longest + 1))
+            by_text = rng.random() < CAPTION_SHARE
+            caption = int(rng.integers(tokens["clap_text"].shape[1]))
+            heard = "semantic" if rng.random() < 0.5 else "score"  # as it is heard, or as the stage before writes it
+            item = {}
+            for stream in stage.streams:
+                if stream.source == "clap":
+                    ids = tokens["clap_text"][clip, caption] if by_text else tokens["clap_audio"][clip]
+                elif stream.source == "semantic":
+                    ids = tokens[heard][clip, first : first + window - stream.num_edge_frames]
+                else:
+                    start = first + (window if stream.context == "after" else 0)
+                    size = round(stream.context_in_s * self.recipe.frame_rate) if stream.context_in_s else window
+                    books = slice(stream.first_codebook, stream.first_codebook + stream.num_codebooks)
+                    ids = tokens["codec"][clip, start : start + size, books]
+                    if stream.context == "after" and rng.random() < 0.6:
+                        ids = torch.full_like(ids, PADDING_ID)
+                item[stream.argument] = ids.long()
+            items.append(item)
+        return {name: torch.stack([item[name] for item in items]) for name in items[0]}
+
+
+def stage_streams(name: str, models: Path, recipe: Recipe) -> list[TokenStream]:
+    """What a stage reads and, last, predicts; with the fingerprints of the codebooks in `models`."""
+    clap = clap_stream(ClapQuantizer.from_pretrained(models / "clap_quantizer"))
+    semantic = semantic_stream(SemanticQuantizer.from_pretrained(models / "semantic_quantizer"))
+    codec = SpectralCodecModel.from_pretrained(models / "codec", dtype=torch.float32)
+    coarse = acoustic_stream(codec, "coarse", 0, recipe.num_coarse)
+    fine = acoustic_stream(codec, "fine", recipe.num_coarse, recipe.num_fine)
+
+    def laid(stream: TokenStream, pattern: str, **fields: object) -> TokenStream:
+        return TokenStream(**{**stream.to_dict(), "pattern": pattern, **fields})
+
+    if name == "semantic":
+        described = [TokenStream(stream, optional=True, **fields) for stream, fields in DESCRIPTIONS.items()]
+        return [*described, clap, laid(semantic, "delay")]
+    if name == "coarse":
+        after = {"name": "coarse_after", "optional": True, "context": "after", "context_in_s": recipe.after_in_s}
+        return [clap, laid(coarse, "parallel", **after), laid(semantic, "parallel"), laid(coarse, "delay")]
+    return [clap, laid(coarse, "parallel"), laid(fine, "delay")]
 
 
 def make_stage(name: str, models: Path, recipe: Recipe) -> MusicLMStageModel:
-    """An untrained stage whose streams carry the fingerprints of the codebooks in `models`."""
-    codec = EncodecModel.from_pretrained(models / "codec", dtype=torch.float32)
-    clap = clap_stream(ClapQuantizer.from_pretrained(models / "clap_quantizer"))
-    semantic = semantic_stream(SemanticQuantizer.from_pretrained(models / "semantic_quantizer"))
-    coarse = acoustic_stream(codec, "coarse", 0, recipe.num_coarse)
-    fine = acoustic_stream(codec, "fine", recipe.num_coarse, recipe.num_fine)
-    kinds = {
-        "semantic": (MusicLMSemanticModel, MusicLMSemanticConfig, [clap, semantic], 10.0, 5.0),
-        "coarse": (MusicLMCoarseModel, MusicLMCoarseConfig, [clap, semantic, coarse], 4.0, 2.0),
-        "fine": (MusicLMFineModel, MusicLMFineConfig, [clap, coarse, fine], 2.0, 2.0),
-    }
-    model_class, config_class, streams, window_in_s, stride_in_s = kinds[name]
+    """An untrained stage."""
+    model_class, config_class, window_in_s, stride_in_s, positions = {
+        # streams of several rates are told apart by learned positions
+        "semantic": (MusicLMSemanticModel, MusicLMSemanticConfig, 10.0, 5.0, 256),
+        "coarse": (MusicLMCoarseModel, MusicLMCoarseConfig, 4.0, 2.0, None),
+        "fine": (MusicLMFineModel, MusicLMFineConfig, 2.0, 2.0, None),
+    }[name]
     config = config_class(
-        streams=[stream.to_dict() for stream in streams],
-        hidden_size=recipe.stage_hidden_size,
+        streams=[stream.to_dict() for stream in stage_streams(name, models, recipe)],
+        hidden_size=recipe.stage_hidden_size[STAGES.index(name)],
         num_hidden_layers=recipe.stage_num_layers[STAGES.index(name)],
         num_attention_heads=4,
-        head_dim=48,
-        intermediate_size=recipe.stage_intermediate_size,
+        head_dim=64,
+        intermediate_size=2 * recipe.stage_hidden_size[STAGES.index(name)],
+        max_position_embeddings=positions,
         window_in_s=window_in_s,
         window_stride_in_s=stride_in_s,
-        hidden_dropout=0.05,
-        forgetful_mask_prob=0.1,
+        hidden_dropout=0.0,
+        forgetful_mask_prob=0.0,
+        gradient_shrink=1.0,
+        condition_dropout=recipe.condition_dropout,
     )
     with torch.random.fork_rng():
         torch.manual_seed(recipe.seed)
-        return model_class(config)
-
-
-def last_whole_checkpoint(folder: Path) -> str | None:
-    """The newest checkpoint whose last file is there; a kill may have left a newer one in pieces."""
-    whole = [path.parent for path in folder.glob("checkpoint-*/trainer_state.json")]
-    return str(max(whole, key=lambda path: int(path.name.split("-")[1]))) if whole else None
+        stage = model_class(config)
+    stage.set_attn_implementation("eager")  # half the time of sdpa's on a CPU, at these sizes
+    return stage
 
 
 def train_stage(name: str, tokens: Path, work: Path, models: Path, recipe: Recipe) -> None:
     output = models / f"{name}_model"
     if (output / "model.safetensors").exists():
         return
-    stage = make_stage(name, models, recipe)
+    device = pick_device()
+    stage = make_stage(name, models, recipe).to(device)
     training: Training = getattr(recipe, f"{name}_stage")
-    folder = work / f"{name}_stage"
-    num_items = training.num_steps * training.batch_size
-    windows = TokenWindows(tokens / "train.safetensors", stage, recipe.num_coarse, num_items, recipe.seed)
-    on_gpu = pick_device().type == "cuda"
-    arguments = TrainingArguments(
-        output_dir=str(folder),
-        max_steps=training.num_steps,
-        per_device_train_batch_size=training.batch_size,
+    if name == "semantic":
+        first = recipe.num_train_clips + recipe.num_token_clips
+        batches: Batches = ScoreBatches(models, recipe, training.batch_size, "train", first, described=True)
+        heldout: Batches = ScoreBatches(models, recipe, 16, "heldout", 1000, described=False)
+    else:
+        batches = WindowBatches(tokens, "train", stage, recipe, training.batch_size)
+        heldout = WindowBatches(tokens, "heldout", stage, recipe, 16)
+    predicted = stage.predicted_stream.argument
+
+    def compute_loss(step: int, generator: torch.Generator) -> dict[str, torch.Tensor]:
+        batch = {key: ids.to(device) for key, ids in batches(step).items()}
+        with torch.random.fork_rng(), autocast(device):
+            torch.manual_seed(int(torch.randint(1 << 62, (), generator=generator)))
+            return {"loss": stage(**batch, labels=batch[predicted]).loss}
+
+    train(
+        f"{name} stage",
+        stage,
+        compute_loss,
+        last_step=training.num_steps,
+        num_schedule_steps=training.num_steps,
         learning_rate=training.learning_rate,
-        lr_scheduler_type="cosine",
-        warmup_steps=max(training.num_steps // 20, 1),
-        weight_decay=0.01,
-        adam_beta2=0.99,
-        max_grad_norm=0.5,
-        dataloader_pin_memory=on_gpu,
-        logging_steps=max(training.num_steps // 30, 1),
-        save_strategy="no",  # by the clock instead
-        save_total_limit=2,
-        remove_unused_columns=False,
-        report_to="none",
-        seed=recipe.seed,
-        disable_tqdm=False,
+        checkpoint_path=work / f"{name}-stage.pt",
+        seed=recipe.seed + 10 + STAGES.index(name),
+        betas=(0.9, 0.98),
     )
-    trainer = Trainer(model=stage, args=arguments, train_dataset=windows, callbacks=[SaveEveryMinute()])
-    trainer.remove_callback(PrinterCallback)
-    trainer.train(resume_from_checkpoint=last_whole_checkpoint(folder))
-    report_loss(name, stage.eval(), TokenWindows(tokens / "heldout.safetensors", stage, recipe.num_coarse, 64, 1))
-    part = output.with_name(output.name + ".part")
+    report_conditions(name, stage, heldout)
     stage.set_attn_implementation("sdpa")
+    part = output.with_name(output.name + ".part")
     stage.float().cpu().save_pretrained(part)
     part.rename(output)
 
 
 @torch.no_grad()
-def report_loss(name: str, stage: MusicLMStageModel, windows: TokenWindows) -> None:
-    losses = []
-    for start in range(0, len(windows), 16):
-        items = [windows[i] for i in range(start, start + 16)]
-        batch = {key: torch.stack([item[key] for item in items]).to(stage.device) for key in items[0]}
-        losses.append(stage(**batch).loss.item())
+def report_conditions(name: str, stage: MusicLMStageModel, batches: Batches, num_batches: int = 6) -> None:
+    """Print the held-out loss, and what it costs to give each sample another one's condition."""
+    batch_losses: dict[str, list[float]] = {"own": []}
+    for number in range(num_batches):
+        batch = {key: ids.to(stage.device) for key, ids in batches(number).items()}
+        labels = batch[stage.predicted_stream.argument]
+        batch_losses["own"].append(stage(**batch, labels=labels).loss.item())
+        for stream in stage.condition_streams:
+            if stream.argument in batch:
+                swapped = batch | {stream.argument: batch[stream.argument].roll(1, dims=0)}
+                batch_losses.setdefault(stream.name, []).append(stage(**swapped, labels=labels).loss.item())
+    means = {key: float(np.mean(values)) for key, values in batch_losses.items()}
     chance = math.log(stage.predicted_stream.codebook_size)
-    print(f"{name} stage: held-out loss {np.mean(losses):.3f} nats a token (a uniform guess has {chance:.2f})")
+    print(f"{name} stage: held-out loss {means['own']:.3f} nats a token (a uniform guess has {chance:.2f})")
+    for key in means.keys() - {"own"}:
+        print(f"  another clip's {key} tokens cost {means[key] - means['own']:.3f} nats")
 
 
 def train_stages(tokens: Path, work: Path, models: Path, recipe: Recipe) -> None:

@@ -28,6 +28,7 @@ _EXPORTS = {
         "MusicLMFineModel",
         "PreTrainedModel",  # diffusers looks for it in the module that model_index.json names
     ],
+    "models.spectral_codec": ["SpectralCodecConfig", "SpectralCodecModel"],
     "tokenizers.quantizers": ["ClapQuantizer", "SemanticQuantizer"],
     "tokenizers.fingerprints": ["codebook_fingerprint"],
     "tokenizers.codec": ["codec_fingerprint"],

@@ -272,6 +272,8 @@ class SemanticQuantizerConfig(PreTrainedConfig):
 
     Args:
         codebook_size (`int`, defaults to 1024): number of centroids.
+        num_codebooks (`int`, defaults to 1): groups that a feature vector is cut into, equal in size; each has centroids
+            of its own and makes one token a frame.
         feature_dim (`int`, defaults to 768): size of a feature vector.
         layer (`int`, defaults to 7): index into the encoder's `hidden_states`.
         normalize (`bool`, defaults to `True`): bring each vector to zero mean and unit variance over its features.
@@ -283,6 +285,7 @@ class SemanticQuantizerConfig(PreTrainedConfig):
     model_type = "open_musiclm_semantic_quantizer"
 
     codebook_size: int = 1024
+    num_codebooks: int = 1
     feature_dim: int = 768
     layer: int = 7
     normalize: bool = True
@@ -293,6 +296,13 @@ class SemanticQuantizerConfig(PreTrainedConfig):
     def __post_init__(self, **kwargs):
         register_models()
         super().__post_init__(**kwargs)
+
+    def validate_architecture(self):
+        """Part of `@strict`-powered validation."""
+        if self.num_codebooks < 1 or self.feature_dim % self.num_codebooks:
+            raise ValueError(
+                f"`num_codebooks` must divide the {self.feature_dim} features into equal groups, got {self.num_codebooks}."
+            )
 
 
 for _config in (

@@ -77,7 +77,10 @@ class ClapQuantizer(_Quantizer):
 
 
 class SemanticQuantizer(_Quantizer):
-    """k-means over the features of one layer of an audio encoder (AudioLM, section 3.1)."""
+    """k-means over the features of one layer of an audio encoder (AudioLM, section 3.1).
+
+    With several codebooks the features are cut into as many groups (product quantization, Jégou et al. 2011).
+    """
 
     config: SemanticQuantizerConfig
     config_class = SemanticQuantizerConfig
@@ -86,7 +89,9 @@ class SemanticQuantizer(_Quantizer):
 
     def __init__(self, config: SemanticQuantizerConfig):
         super().__init__(config)
-        self.codebook = nn.Parameter(torch.empty(config.codebook_size, config.feature_dim), requires_grad=False)
+        shape = (config.num_codebooks, config.codebook_size, config.feature_dim // config.num_codebooks)
+        # one codebook stands without the first dimension, as it always has
+        self.codebook = nn.Parameter(torch.empty(shape if config.num_codebooks > 1 else shape[1:]), requires_grad=False)
         self.post_init()
 
     @torch.no_grad()
@@ -108,18 +113,26 @@ class SemanticQuantizer(_Quantizer):
 
     @torch.no_grad()
     def encode(self, features: torch.Tensor) -> torch.Tensor:
-        """Features (…, feature_dim) as the encoder gives them → codes (…) int64."""
-        if features.shape[-1] != self.config.feature_dim:
+        """Features (…, feature_dim) as the encoder gives them → codes (…) int64, or (…, num_codebooks) of several."""
+        config = self.config
+        if features.shape[-1] != config.feature_dim:
             raise ValueError(
-                f"Features have {features.shape[-1]} dimensions; this quantizer was made for {self.config.feature_dim}."
+                f"Features have {features.shape[-1]} dimensions; this quantizer was made for {config.feature_dim}."
             )
-        vectors = self.normalize(features.to(self.codebook)).reshape(-1, self.config.feature_dim)
-        return nearest_codes(vectors, self.codebook).reshape(features.shape[:-1])
+        vectors = self.normalize(features.to(self.codebook)).reshape(-1, config.feature_dim)
+        if config.num_codebooks == 1:
+            return nearest_codes(vectors, self.codebook).reshape(features.shape[:-1])
+        groups = vectors.unflatten(-1, (config.num_codebooks, -1)).unbind(1)
+        codes = [nearest_codes(group, codebook) for group, codebook in zip(groups, self.codebook, strict=True)]
+        return torch.stack(codes, dim=-1).reshape(*features.shape[:-1], config.num_codebooks)
 
     @torch.no_grad()
     def decode(self, codes: torch.Tensor) -> torch.Tensor:
-        """Codes (…) → centroids (…, feature_dim)."""
-        return self.codebook[codes]
+        """Codes (…), or (…, num_codebooks) of several → centroids (…, feature_dim)."""
+        if self.config.num_codebooks == 1:
+            return self.codebook[codes]
+        groups = [codebook[codes[..., index]] for index, codebook in enumerate(self.codebook)]
+        return torch.cat(groups, dim=-1)
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
         return self.encode(features)

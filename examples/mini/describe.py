@@ -1,0 +1,58 @@
+"""The streams that describe a piece beside its text: their descriptions, and a clip's ids from its score.
+
+The ids are those that `open_musiclm.tokenizers.sources` makes of a request (tested); here the truth is known.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from compose import ARTISTS, FRAME_RATE, GENRES, KEYS, VOWELS, Truth
+
+NUM_TEMPOS, LOWEST_TEMPO, HIGHEST_TEMPO = 45, 40.0, 240.0
+NUM_TIMES, LONGEST_IN_S = 64, 600.0
+LINE_RATE = 5.0  # frames a second of melody and lyrics
+#: fields of each stream beside its name and `optional=True`, in the order in which a stage reads them
+DESCRIPTIONS: dict[str, dict] = {
+    "lyrics": {"codebook_size": len(VOWELS) + 1, "frame_rate": LINE_RATE, "vocabulary": VOWELS},
+    "melody": {"codebook_size": 13, "frame_rate": LINE_RATE},
+    "timing": {"codebook_size": NUM_TIMES, "num_codebooks": 3, "frame_rate": 0.5, "pattern": "parallel"},
+    "artist": {
+        "codebook_size": len(ARTISTS),
+        "num_codebooks": 2,
+        "pattern": "parallel",
+        "vocabulary": tuple(ARTISTS),
+    },
+    "genre": {"codebook_size": len(GENRES), "num_codebooks": 2, "pattern": "parallel", "vocabulary": tuple(GENRES)},
+    "key": {"codebook_size": 2 * len(KEYS)},
+    "tempo": {"codebook_size": NUM_TEMPOS},
+}
+
+
+def describe(truth: Truth, frames: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """int64 (frames, codebooks) of each stream of `DESCRIPTIONS`, for a clip whose frames are `frame_truth`'s."""
+    duration_in_s = len(frames["lead"]) / FRAME_RATE
+    middle = ((np.arange(round(duration_in_s * LINE_RATE)) + 0.5) * FRAME_RATE / LINE_RATE).astype(int)
+    lead, vowel = frames["lead"][middle], frames["vowel"][middle]
+    elapsed = truth.start_in_s + 2 * np.arange(math.ceil(duration_in_s / 2)) + 1.0
+    share = np.clip(elapsed / truth.total_length_in_s, 0, 1)
+    total = np.full(len(elapsed), truth.total_length_in_s)
+    timing = [_time_bin(total), _time_bin(elapsed), np.minimum(share * NUM_TIMES, NUM_TIMES - 1).astype(int)]
+    tempo = math.log(truth.tempo_in_bpm / LOWEST_TEMPO) / math.log(HIGHEST_TEMPO / LOWEST_TEMPO) * (NUM_TEMPOS - 1)
+    single = {
+        "artist": [list(ARTISTS).index(truth.artist), -1],
+        "genre": [list(GENRES).index(truth.genre), -1],
+        "key": [KEYS.index(truth.key) + (12 if truth.mode == "minor" else 0)],
+        "tempo": [round(tempo)],
+    }
+    return {
+        "lyrics": np.where(vowel > 0, vowel - 1, len(VOWELS))[:, None],
+        "melody": np.where(lead > 0, lead % 12, 12)[:, None],
+        "timing": np.stack(timing, axis=1),
+        **{name: np.array([ids]) for name, ids in single.items()},
+    }
+
+
+def _time_bin(times: np.ndarray) -> np.ndarray:
+    return np.minimum(NUM_TIMES * np.log1p(times) / np.log1p(LONGEST_IN_S), NUM_TIMES - 1).astype(int)
