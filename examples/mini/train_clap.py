@@ -270,7 +270,9 @@ ONE_WORD_PAIRS = {
 def report_clap(clap, tokenizer, extractor, corpus: Corpus) -> None:
     """Print for each attribute, on held-out clips, how well a text that names a value alone tells who has it (the area
     under the ROC curve, mean over values), and the cosine of texts that differ in one word."""
-    audio = F.normalize(clap.get_audio_features(corpus_mels(corpus, extractor).float(), is_longer=None).pooler_output, dim=-1)
+    audio = F.normalize(
+        clap.get_audio_features(corpus_mels(corpus, extractor).float(), is_longer=None).pooler_output, dim=-1
+    )
 
     def embed(texts: list[str]) -> torch.Tensor:
         tokens = {key: value.to(clap.device) for key, value in encode_texts(tokenizer, texts).items()}

@@ -161,7 +161,9 @@ def train_semantic_encoder(corpus_folder: Path, work: Path, output: Path, recipe
         samples = starts * hop + torch.arange((CROP_IN_FRAMES + 1) * hop, device=device)
         targets = joint_labels(labels[rows, starts + torch.arange(CROP_IN_FRAMES, device=device)])
         logits = classifier(normalise_waveform(audio[rows, samples].float() / 32767))
-        losses = [F.cross_entropy(out.flatten(0, 1), some.flatten()) for out, some in zip(logits, targets, strict=True)]
+        losses = [
+            F.cross_entropy(out.flatten(0, 1), some.flatten()) for out, some in zip(logits, targets, strict=True)
+        ]
         right = {
             name: (out.argmax(-1) == some).float().mean()
             for name, out, some in zip(FACTORS, logits, targets, strict=True)

@@ -114,7 +114,9 @@ class WindowBatches:
         rng = np.random.default_rng([self.recipe.seed, 8, number])
         stage, tokens = self.stage, self.tokens
         window = round(stage.config.window_in_s * self.recipe.frame_rate)
-        longest = max((round(s.context_in_s * self.recipe.frame_rate) for s in stage.streams if s.context_in_s), default=0)
+        longest = max(
+            (round(s.context_in_s * self.recipe.frame_rate) for s in stage.streams if s.context_in_s), default=0
+        )
         num_frames = tokens["codec"].shape[1]
         items = []
         for clip in rng.integers(len(tokens["codec"]), size=self.batch_size):

@@ -19,6 +19,7 @@ _EXPORTS = {
         "MusicLMFineConfig",
         "ClapQuantizerConfig",
         "SemanticQuantizerConfig",
+        "SpectralCodecConfig",
     ],
     "models.stages": [
         "MusicLMStageModel",
@@ -28,7 +29,7 @@ _EXPORTS = {
         "MusicLMFineModel",
         "PreTrainedModel",  # diffusers looks for it in the module that model_index.json names
     ],
-    "models.spectral_codec": ["SpectralCodecConfig", "SpectralCodecModel"],
+    "models.spectral_codec": ["SpectralCodecModel"],
     "tokenizers.quantizers": ["ClapQuantizer", "SemanticQuantizer"],
     "tokenizers.fingerprints": ["codebook_fingerprint"],
     "tokenizers.codec": ["codec_fingerprint"],

@@ -18,7 +18,7 @@ from importlib.util import find_spec
 
 AUTO_CONFIG_MODULE = "transformers.models.auto.configuration_auto"
 CONFIGS = "open_musiclm.models.configuration"
-MODELS = ("open_musiclm.models.stages", "open_musiclm.tokenizers.quantizers")
+MODELS = ("open_musiclm.models.stages", "open_musiclm.models.spectral_codec", "open_musiclm.tokenizers.quantizers")
 
 
 def register_configs() -> None:

@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 import torch
 from goldens import CASES, GOLDENS, expected
+from huggingface_hub.errors import StrictDataclassClassValidationError
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny import tiny_codec, tiny_quantizers
@@ -15,6 +16,7 @@ from open_musiclm import (
     codebook_fingerprint,
     codec_fingerprint,
 )
+from open_musiclm.tokenizers.compatibility import semantic_stream
 from open_musiclm.tokenizers.fingerprints import check_fingerprints
 
 
@@ -119,3 +121,26 @@ def test_vectors_of_another_size_are_refused():
         clap.encode(torch.zeros(2, 15))
     with pytest.raises(ValueError, match="17"):
         semantic.encode(torch.zeros(2, 17))
+
+
+def test_groups_of_features_have_codebooks_of_their_own(tmp_path):
+    """Three codebooks are three quantizers side by side, each with its third of the normalised features."""
+    torch.manual_seed(0)
+    quantizer = SemanticQuantizer(SemanticQuantizerConfig(codebook_size=10, num_codebooks=3, feature_dim=24))
+    features = torch.randn(2, 7, 24) * 3 + 1
+    codes = quantizer.encode(features)
+    assert codes.shape == (2, 7, 3)
+    groups = quantizer.normalize(features).unflatten(-1, (3, 8))
+    for index in range(3):
+        distances = torch.cdist(groups[:, :, index], quantizer.codebook[index])
+        assert torch.equal(codes[..., index], distances.argmin(-1))
+        assert torch.equal(
+            quantizer.decode(codes)[..., 8 * index : 8 * index + 8], quantizer.codebook[index][codes[..., index]]
+        )
+    quantizer.save_pretrained(tmp_path)
+    again = AutoModel.from_pretrained(tmp_path)
+    assert again.fingerprint == quantizer.fingerprint
+    assert torch.equal(again.encode(features), codes)
+    assert semantic_stream(quantizer).num_codebooks == 3
+    with pytest.raises(StrictDataclassClassValidationError, match="equal groups, got 5"):
+        SemanticQuantizerConfig(feature_dim=24, num_codebooks=5)

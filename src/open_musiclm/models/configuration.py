@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from typing import Any, ClassVar
 
@@ -305,6 +306,75 @@ class SemanticQuantizerConfig(PreTrainedConfig):
             )
 
 
+@strict
+class SpectralCodecConfig(PreTrainedConfig):
+    r"""
+    Args:
+        sampling_rate (`int`, defaults to 24000): samples a second.
+        audio_channels (`int`, defaults to 1): only mono is possible.
+        fft_size (`int`, defaults to 2048), fft_hop (`int`, defaults to 480): of the Hann-windowed STFT, in samples.
+        spectra_per_frame (`int`, defaults to 2): STFT frames that one frame of codes stands for.
+        hidden_size (`int`, defaults to 320): width of the convolutions.
+        num_decoder_blocks (`int`, defaults to 2): residual blocks at the rate of the codes.
+        codebook_size (`int`, defaults to 1024), codebook_dim (`int`, defaults to 96), num_codebooks (`int`, defaults to
+            6): of the residual vector quantizer.
+        num_phase_iterations (`int`, defaults to 8): rounds of the fast Griffin-Lim algorithm.
+    """
+
+    model_type = "open_musiclm_spectral_codec"
+
+    sampling_rate: int = 24_000
+    audio_channels: int = 1
+    fft_size: int = 2048
+    fft_hop: int = 480
+    spectra_per_frame: int = 2
+    hidden_size: int = 320
+    num_decoder_blocks: int = 2
+    codebook_size: int = 1024
+    codebook_dim: int = 96
+    num_codebooks: int = 6
+    num_phase_iterations: int = 8
+
+    def __post_init__(self, **kwargs):
+        register_models()
+        super().__post_init__(**kwargs)
+
+    def validate_architecture(self):
+        """Part of `@strict`-powered validation."""
+        if self.audio_channels != 1:
+            raise ValueError(f"A spectral codec is mono; got audio_channels={self.audio_channels}.")
+        if not 0 < self.fft_hop <= self.fft_size // 4:
+            raise ValueError(
+                f"`fft_hop` must be at most a quarter of `fft_size` ({self.fft_size}), or phases cannot be found; got "
+                f"{self.fft_hop}."
+            )
+
+    @property
+    def hop_length(self) -> int:
+        """Samples that one frame of codes stands for."""
+        return self.fft_hop * self.spectra_per_frame
+
+    @property
+    def frame_rate(self) -> float:
+        """Frames of codes a second."""
+        return self.sampling_rate / self.hop_length
+
+    @property
+    def target_bandwidths(self) -> list[float]:
+        """kbit/s with one codebook, two, …"""
+        bits = math.log2(self.codebook_size) * self.frame_rate / 1000
+        return [round(bits * count, 6) for count in range(1, self.num_codebooks + 1)]
+
+    # what EnCodec's configuration has and this codec never does
+    @property
+    def normalize(self) -> bool:
+        return False
+
+    @property
+    def chunk_length_s(self) -> None:
+        return None
+
+
 for _config in (
     MusicLMStageConfig,
     MusicLMSemanticConfig,
@@ -312,5 +382,6 @@ for _config in (
     MusicLMFineConfig,
     ClapQuantizerConfig,
     SemanticQuantizerConfig,
+    SpectralCodecConfig,
 ):
     AutoConfig.register(_config.model_type, _config, exist_ok=True)

@@ -3,10 +3,8 @@
     audio ─ STFT, log magnitudes ─ encoder ─ residual vector quantizer ─ decoder ─ magnitudes ─ phases ─ audio
 
 A waveform codec spends most of its bits on phase, which a small language model can neither predict nor do without. Here
-a held note is a constant code. The decoder finds phases that fit the magnitudes: at spectral peaks they are carried on
-from frame to frame (single pass spectrogram inversion, Beauregard et al. 2015), and a few rounds of the fast Griffin-Lim
-algorithm (Perraudin et al. 2013) make neighbouring frames agree. It works in blocks of a second, each continuing the
-samples before it, so that decoding in pieces gives the samples of decoding the whole.
+a held note is a constant code, and the decoder finds phases that fit the magnitudes (phases.py). It works in blocks of a
+second, each continuing the samples before it, so that decoding in pieces gives the samples of decoding the whole.
 
 The calls are those of transformers' `EncodecModel`.
 """
@@ -17,81 +15,18 @@ import math
 
 import torch
 import torch.nn.functional as F
-from huggingface_hub.dataclasses import strict
 from torch import nn
-from transformers import AutoConfig, AutoModel, PreTrainedConfig, PreTrainedModel
+from transformers import AutoModel, PreTrainedModel
 from transformers import initialization as init
 from transformers.models.encodec.modeling_encodec import EncodecDecoderOutput, EncodecEncoderOutput
+
+from .configuration import SpectralCodecConfig
+from .phases import PhaseFinder
 
 #: magnitudes are encoded as log(magnitude + FLOOR); a sine of amplitude 1 has the magnitude fft_size / 4
 FLOOR = 0.02
 #: what log magnitudes are divided by on their way into the encoder
 LOG_SCALE = 3.0
-
-
-@strict
-class SpectralCodecConfig(PreTrainedConfig):
-    r"""
-    Args:
-        sampling_rate (`int`, defaults to 24000): samples a second.
-        audio_channels (`int`, defaults to 1): only mono is possible.
-        fft_size (`int`, defaults to 2048), fft_hop (`int`, defaults to 480): of the Hann-windowed STFT, in samples.
-        spectra_per_frame (`int`, defaults to 2): STFT frames that one frame of codes stands for.
-        hidden_size (`int`, defaults to 320): width of the convolutions.
-        num_decoder_blocks (`int`, defaults to 2): residual blocks at the rate of the codes.
-        codebook_size (`int`, defaults to 1024), codebook_dim (`int`, defaults to 96), num_codebooks (`int`, defaults to
-            6): of the residual vector quantizer.
-        num_phase_iterations (`int`, defaults to 8): rounds of the fast Griffin-Lim algorithm.
-    """
-
-    model_type = "open_musiclm_spectral_codec"
-
-    sampling_rate: int = 24_000
-    audio_channels: int = 1
-    fft_size: int = 2048
-    fft_hop: int = 480
-    spectra_per_frame: int = 2
-    hidden_size: int = 320
-    num_decoder_blocks: int = 2
-    codebook_size: int = 1024
-    codebook_dim: int = 96
-    num_codebooks: int = 6
-    num_phase_iterations: int = 8
-
-    def validate_architecture(self):
-        """Part of `@strict`-powered validation."""
-        if self.audio_channels != 1:
-            raise ValueError(f"A spectral codec is mono; got audio_channels={self.audio_channels}.")
-        if not 0 < self.fft_hop <= self.fft_size // 4:
-            raise ValueError(
-                f"`fft_hop` must be at most a quarter of `fft_size` ({self.fft_size}), or phases cannot be found; got "
-                f"{self.fft_hop}."
-            )
-
-    @property
-    def hop_length(self) -> int:
-        """Samples that one frame of codes stands for."""
-        return self.fft_hop * self.spectra_per_frame
-
-    @property
-    def frame_rate(self) -> float:
-        """Frames of codes a second."""
-        return self.sampling_rate / self.hop_length
-
-    @property
-    def target_bandwidths(self) -> list[float]:
-        """kbit/s with one codebook, two, …"""
-        bits = math.log2(self.codebook_size) * self.frame_rate / 1000
-        return [round(bits * count, 6) for count in range(1, self.num_codebooks + 1)]
-
-    # what EnCodec's configuration has and this codec never does
-    @property
-    def normalize(self) -> bool:
-        return False
-
-    @property
-    def chunk_length_s(self) -> None:
-        return None
 
 
 class SpectralCodebook(nn.Module):
@@ -191,7 +126,9 @@ class SpectralDecoder(nn.Module):
     def forward(self, latents: torch.Tensor) -> torch.Tensor:
         hidden = self.spread(self.blocks(self.first(latents)))
         batch, _, frames = hidden.shape
-        hidden = hidden.view(batch, self.stride, -1, frames).permute(0, 2, 3, 1).reshape(batch, -1, frames * self.stride)
+        hidden = (
+            hidden.view(batch, self.stride, -1, frames).permute(0, 2, 3, 1).reshape(batch, -1, frames * self.stride)
+        )
         return self.last(self.last_block(hidden)) * LOG_SCALE
 
 
@@ -273,7 +210,9 @@ class SpectralCodecModel(PreTrainedModel):
         `audio_scales` and `last_frame_pad_length` are EnCodec's and mean nothing here.
         """
         if audio_codes.ndim != 4 or len(audio_codes) != 1:
-            raise ValueError(f"Codes must have the shape (1, batch, codebooks, frames), got {tuple(audio_codes.shape)}.")
+            raise ValueError(
+                f"Codes must have the shape (1, batch, codebooks, frames), got {tuple(audio_codes.shape)}."
+            )
         stream = SpectralCodecStream(self)
         codes = audio_codes[0].transpose(1, 2)
         audio = torch.cat([stream.push(codes), stream.finish()], dim=-1)
@@ -298,15 +237,11 @@ class SpectralCodecStream:
         config = codec.config
         self.codec = codec
         self.block = max(round(config.frame_rate), 1)  # frames of codes
-        self.past = config.fft_size  # samples known before a block
-        reach = (config.fft_size // 2 - 1) // config.fft_hop  # spectra beside an edge whose windows cross it
-        self.num_spectra_around = reach
-        self.num_frames_ahead = -(-(reach + 1) // config.spectra_per_frame) + codec.decoder.context_after
-        self.window = torch.hann_window(config.fft_size, device=codec.device)
+        self.phases = PhaseFinder(config.fft_size, config.fft_hop, config.num_phase_iterations, codec.device)
+        crossing = self.phases.num_spectra_around + 1
+        self.num_frames_ahead = -(-crossing // config.spectra_per_frame) + codec.decoder.context_after
         self.codes: torch.Tensor | None = None  # (batch, frames, codebooks), from `first` on
         self.first = self.done = 0  # frames
-        self.audio: torch.Tensor | None = None  # (batch, past): the last samples
-        self.phases: torch.Tensor | None = None  # (batch, bins) of the last spectrum before the block
 
     def push(self, codes: torch.Tensor) -> torch.Tensor:
         """The next codes (batch, frames, codebooks) → the audio that is ready, (batch, 1, samples), perhaps none."""
@@ -336,86 +271,16 @@ class SpectralCodecStream:
         magnitudes = (torch.exp(log_magnitudes.clamp(max=math.log(config.fft_size))) - FLOOR).clamp(min=0)
         stride = config.spectra_per_frame
         # silence before the piece and after it; in the block's spectra, `around` on each side
-        around, offset = self.num_spectra_around, (self.done - start) * stride
+        around, offset = self.phases.num_spectra_around, (self.done - start) * stride
         magnitudes = F.pad(magnitudes, (max(around - offset, 0), stride * self.num_frames_ahead))
         offset = max(offset, around)
         magnitudes = magnitudes[..., offset - around : offset + num_frames * stride + around + 1]
-        audio = self._find_phases(magnitudes, num_frames * stride)
+        audio = self.phases.find(magnitudes, num_frames * stride)
         self.done += num_frames
         keep = max(self.done - decoder.context_before - self.num_frames_ahead, 0)
         self.codes = self.codes[:, max(keep - self.first, 0) :]
         self.first = max(keep, self.first)
         return audio
 
-    def _find_phases(self, magnitudes: torch.Tensor, num_spectra: int) -> torch.Tensor:
-        """Magnitudes (batch, bins, around + num_spectra + around + 1) → audio (batch, num_spectra · fft_hop)."""
-        hop, around = self.codec.config.fft_hop, self.num_spectra_around
-        batch, bins, total = magnitudes.shape
-        if self.audio is None:
-            self.audio = magnitudes.new_zeros(batch, self.past)
-            self.phases = magnitudes.new_zeros(batch, bins)
-        # the buffer: `past` known samples, then as far as the last window reaches
-        first_start = self.past - around * hop - len(self.window) // 2
-        size = first_start + (total - 1) * hop + len(self.window)
-        known = self.audio
-        silence = known.new_zeros(batch, size - self.past)
-        weights = self._overlap_add(self.window.square()[None, :, None].expand(1, -1, total), first_start, size)
-        weights = weights.clamp(min=1e-3)
 
-        spectra = self._analyse(torch.cat([known, silence], dim=1), first_start, total)
-        phases = torch.cat([spectra[..., :around].angle(), self._carry_phases(magnitudes[..., around:])], dim=-1)
-        estimate = torch.polar(magnitudes, phases)
-        before: torch.Tensor | None = None
-        for iteration in range(self.codec.config.num_phase_iterations + 1):
-            frames = torch.fft.irfft(estimate, n=len(self.window), dim=1) * self.window[:, None]
-            audio = self._overlap_add(frames, first_start, size) / weights
-            audio = torch.cat([known, audio[:, self.past :]], dim=1)
-            spectra = self._analyse(audio, first_start, total)
-            if iteration == self.codec.config.num_phase_iterations:
-                break
-            moved = spectra if before is None else spectra + 0.99 * (spectra - before)
-            before = spectra
-            estimate = magnitudes * moved / moved.abs().clamp(min=1e-9)
-        self.phases = spectra[..., around + num_spectra - 1].angle()
-        end = self.past + num_spectra * hop
-        self.audio = audio[:, end - self.past : end]
-        return audio[:, self.past : end]
-
-    def _analyse(self, audio: torch.Tensor, first_start: int, total: int) -> torch.Tensor:
-        frames = audio[:, first_start:].unfold(1, len(self.window), self.codec.config.fft_hop)[:, :total]
-        return torch.fft.rfft(frames * self.window, dim=2).transpose(1, 2)
-
-    def _overlap_add(self, frames: torch.Tensor, first_start: int, size: int) -> torch.Tensor:
-        """(batch, window, spectra) → (batch, size)."""
-        total, hop = frames.shape[2], self.codec.config.fft_hop
-        length = (total - 1) * hop + len(self.window)
-        added = F.fold(frames, (1, length), (1, len(self.window)), stride=(1, hop))[:, 0, 0]
-        return F.pad(added, (first_start, size - first_start - length))
-
-    def _carry_phases(self, magnitudes: torch.Tensor) -> torch.Tensor:
-        """(batch, bins, spectra) → phases: each peak's goes on at the peak's frequency, its neighbours follow it."""
-        config = self.codec.config
-        batch, bins, total = magnitudes.shape
-        logs = torch.log(magnitudes + 1e-9)
-        left, right = F.pad(logs[:, :-1], (0, 0, 1, 0), value=1e9), F.pad(logs[:, 1:], (0, 0, 0, 1), value=1e9)
-        is_peak = (logs > left) & (logs >= right)
-        curvature = left - 2 * logs + right
-        shift = torch.where(is_peak, 0.5 * (left - right) / curvature.clamp(max=-1e-6), 0.0).clamp(-0.5, 0.5)
-        index = torch.arange(bins, device=magnitudes.device)[None, :, None].expand_as(magnitudes)
-        advance = 2 * math.pi * config.fft_hop / config.fft_size * (index + shift)
-        far = 2 * bins
-        below = torch.where(is_peak, index, -far).cummax(dim=1).values
-        above = torch.where(is_peak, index, 2 * far).flip(1).cummin(dim=1).values.flip(1)
-        nearest = torch.where(index - below <= above - index, below, above)
-        nearest = torch.where((nearest < 0) | (nearest >= bins), index, nearest)
-        turn = math.pi * ((index - nearest) % 2)  # a centred Hann window: neighbours of a peak alternate in sign
-        phases, current = [], self.phases
-        for i in range(total):
-            at = nearest[..., i]
-            current = torch.remainder((current + advance[..., i]).gather(1, at) + turn[..., i], 2 * math.pi)
-            phases.append(current)
-        return torch.stack(phases, dim=-1)
-
-
-AutoConfig.register(SpectralCodecConfig.model_type, SpectralCodecConfig, exist_ok=True)
 AutoModel.register(SpectralCodecConfig, SpectralCodecModel, exist_ok=True)

@@ -91,7 +91,9 @@ class SemanticQuantizer(_Quantizer):
         super().__init__(config)
         shape = (config.num_codebooks, config.codebook_size, config.feature_dim // config.num_codebooks)
         # one codebook stands without the first dimension, as it always has
-        self.codebook = nn.Parameter(torch.empty(shape if config.num_codebooks > 1 else shape[1:]), requires_grad=False)
+        self.codebook = nn.Parameter(
+            torch.empty(shape if config.num_codebooks > 1 else shape[1:]), requires_grad=False
+        )
         self.post_init()
 
     @torch.no_grad()

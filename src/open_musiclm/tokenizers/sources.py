@@ -116,7 +116,7 @@ class SemanticSource(Source):
         return TokenStream(
             name,
             config.codebook_size,
-            1,
+            config.num_codebooks - first_codebook if num_codebooks is None else num_codebooks,
             float(config.frame_rate),
             config.num_edge_frames,
             quantizer.fingerprint,
@@ -129,7 +129,8 @@ class SemanticSource(Source):
 
         quantizer = self.components["semantic_quantizer"]
         features = semantic_features(self.components["semantic_encoder"], quantizer.config, torch.from_numpy(crops))
-        return quantizer.encode(features).unsqueeze(-1).cpu().numpy()
+        codes = quantizer.encode(features).unflatten(1, (features.shape[1], -1))  # (batch, frames, codebooks)
+        return codes[..., :num_codebooks].cpu().numpy()
 
     def describe(self) -> dict[str, Any]:
         return {"semantic_layer": self.components["semantic_quantizer"].config.layer}
