@@ -6,7 +6,7 @@ import tarfile
 from pathlib import Path
 
 LIMIT_IN_BYTES = 15 << 20
-CARRIED = ("models/**/*", "tokens/*.safetensors", "*.done", "recipe.json")
+CARRIED = ("models/**/*", "tokens/**/*.safetensors", "*.done", "recipe.json")
 
 
 def pack(root: Path, folder: Path) -> None:

@@ -10,7 +10,8 @@ from train_semantic_encoder import FACTORS, resample_to_semantic_rate
 from transformers import ClapModel, ClapProcessor, HubertModel
 
 from open_musiclm.models.configuration import SemanticQuantizerConfig
-from open_musiclm.tokenizers.networks import clap_text_embeddings, semantic_features
+from open_musiclm.tokenizers.clap import clap_text_embeddings
+from open_musiclm.tokenizers.semantic import semantic_features
 
 
 @torch.no_grad()

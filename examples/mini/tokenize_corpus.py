@@ -24,7 +24,7 @@ from training_loop import pick_device
 from transformers import ClapModel, ClapProcessor, HubertModel
 
 from open_musiclm import ClapQuantizer, SemanticQuantizer, SpectralCodecModel
-from open_musiclm.tokenizers.networks import acoustic_codes
+from open_musiclm.tokenizers.codec import as_codec
 
 SHARD_SIZE = 100
 CAPTIONS_A_CLIP = 4
@@ -64,7 +64,7 @@ class ClipTokenizer:
             "clap_text": text_codes.unflatten(0, (len(clips), -1)),
             "semantic": self.semantic_quantizer.encode(features),
             "score": torch.stack(joint_labels(labels), dim=-1),
-            "codec": acoustic_codes(self.codec, waveforms[:, None], self.codec.config.num_codebooks),
+            "codec": as_codec(self.codec).encode(waveforms[:, None]),
         }
         return {name: ids.to(torch.int16).cpu().contiguous() for name, ids in tokens.items()}
 
@@ -109,7 +109,7 @@ def tokenize_corpus(models: Path, output: Path, recipe: Recipe) -> None:
                 result.result()
     tokens = load_tokens(output, "heldout")
     for name in ("clap_audio", "clap_text", "semantic", "codec"):
-        sizes = {"semantic": recipe.semantic_codebook_size, "codec": recipe.codec_codebook_size}
+        sizes = {"semantic": int(tokens["score"].max()) + 1, "codec": recipe.codec_codebook_size}
         report_perplexity(name, tokens[name], sizes.get(name, recipe.clap_codebook_size))
     heard = (tokens["semantic"] == tokens["score"][:, : tokens["semantic"].shape[1]]).float().mean(dim=(0, 1))
     print(f"semantic tokens that say what the score says, by group: {', '.join(f'{share:.3f}' for share in heard)}")

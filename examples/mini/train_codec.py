@@ -16,7 +16,8 @@ from torch import nn
 from torch.nn import functional as F
 from training_loop import autocast, pick_device, train
 
-from open_musiclm.models.spectral_codec import FLOOR, SpectralCodecConfig, SpectralCodecModel
+from open_musiclm import SpectralCodecConfig, SpectralCodecModel
+from open_musiclm.models.spectral_codec import FLOOR
 
 MOVING_AVERAGE = 0.98
 COMMITMENT = 0.25
@@ -29,9 +30,17 @@ def make_codec(recipe: Recipe) -> SpectralCodecModel:
             sampling_rate=recipe.sampling_rate,
             hidden_size=recipe.codec_hidden_size,
             codebook_size=recipe.codec_codebook_size,
-            num_codebooks=recipe.num_coarse + recipe.num_fine,
+            num_codebooks=recipe.codec_num_codebooks,
         )
     )
+
+
+def keep_codebooks(codec: SpectralCodecModel, num_codebooks: int) -> SpectralCodecModel:
+    """The same codec with its first codebooks alone."""
+    fewer = SpectralCodecModel(SpectralCodecConfig(**{**codec.config.to_dict(), "num_codebooks": num_codebooks}))
+    known = fewer.state_dict()
+    fewer.load_state_dict({name: value for name, value in codec.state_dict().items() if name in known})
+    return fewer.eval()
 
 
 class CodecTrainer(nn.Module):
@@ -130,4 +139,4 @@ def train_codec(corpus_folder: Path, work: Path, output: Path, recipe: Recipe) -
         checkpoint_path=work / "codec.pt",
         seed=recipe.seed + 4,
     )
-    trainer.codec.cpu().save_pretrained(output)
+    keep_codebooks(trainer.codec.cpu(), recipe.num_coarse + recipe.num_fine).save_pretrained(output)

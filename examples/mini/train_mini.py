@@ -78,7 +78,7 @@ def codebooks(work: WorkFolder, recipe: Recipe) -> None:
 def tokenize(work: WorkFolder, recipe: Recipe) -> None:
     from tokenize_corpus import tokenize_corpus
 
-    tokenize_corpus(work.corpus, work.models, work.tokens, recipe)
+    tokenize_corpus(work.models, work.tokens, recipe)
 
 
 def stages(work: WorkFolder, recipe: Recipe) -> None:

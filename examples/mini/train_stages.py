@@ -4,6 +4,9 @@ The semantic stage needs no sound: its tokens are what an exact ear would write 
 each seen once. The acoustic stages train on windows of the tokens of rendered clips. MusicLM conditions on CLAP tokens of
 the audio and generates from those of a text; a small CLAP leaves a gap between the two, so more than half of the windows
 are conditioned on tokens of a caption. Streams are hidden at random, so that a stage can be asked with any of them.
+
+What a text says is decided in a window's first frames; the rest follows from them and would drown it. So the loss weighs
+the first frames more, by their time alone, and every other batch of the semantic stage is of short windows.
 """
 
 from __future__ import annotations
@@ -14,6 +17,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from captions import write_captions
 from compose import compose, draw_truth, frame_truth
 from corpus import ATTRIBUTE_VALUES
@@ -45,6 +49,8 @@ from open_musiclm.models.streams import PADDING_ID
 from open_musiclm.tokenizers.compatibility import acoustic_stream, clap_stream, semantic_stream
 
 CAPTION_SHARE = 0.6
+SHORT_WINDOW_IN_S = 2.4
+LONG_DESCRIPTIONS = ("lyrics", "melody")
 DESCRIBED_SHARE = 0.55  # of the windows of the semantic stage that are told anything beside CLAP tokens
 STAGES = ("semantic", "coarse", "fine")
 Batches = Callable[[int], dict[str, torch.Tensor]]
@@ -56,11 +62,21 @@ class ScoreBatches:
     Args:
         first_index: clips of the split from this index on are used.
         described: tell the streams of `DESCRIPTIONS` to some of the samples; otherwise they are left out.
+        mixed: every other batch has `recipe.num_short_windows` short windows instead.
     """
 
-    def __init__(self, models: Path, recipe: Recipe, batch_size: int, split: str, first_index: int, described: bool):
+    def __init__(
+        self,
+        models: Path,
+        recipe: Recipe,
+        batch_size: int,
+        split: str,
+        first_index: int,
+        described: bool = False,
+        mixed: bool = False,
+    ):
         self.recipe, self.batch_size, self.split, self.first_index = recipe, batch_size, split, first_index
-        self.described = described
+        self.described, self.mixed = described, mixed
         self.clap = ClapModel.from_pretrained(models / "clap", dtype=torch.float32).eval()
         self.processor = ClapProcessor.from_pretrained(models / "clap")
         self.clap_quantizer = ClapQuantizer.from_pretrained(models / "clap_quantizer")
@@ -68,9 +84,11 @@ class ScoreBatches:
 
     @torch.no_grad()
     def __call__(self, number: int) -> dict[str, torch.Tensor]:
+        is_short = self.mixed and number % 2 == 0
+        batch_size = self.recipe.num_short_windows if is_short else self.batch_size
+        first = self.first_index + number * max(self.batch_size, self.recipe.num_short_windows)
         truths, texts, tokens, said = [], [], [], []
-        for index in range(self.batch_size):
-            index += self.first_index + number * self.batch_size
+        for index in range(first, first + batch_size):
             rng = np.random.default_rng([self.recipe.seed, SPLITS.index(self.split), index])
             score = compose(draw_truth(rng, self.recipe.clip_length_in_s), rng)
             frames = frame_truth(score, self.recipe.clip_length_in_s)
@@ -88,14 +106,22 @@ class ScoreBatches:
         batch = {"clap_token_ids": self.clap_quantizer.encode(embeddings), "semantic_token_ids": torch.stack(tokens)}
         if self.described:
             batch |= self._descriptions(said, rng)
-        return batch
+        return self._shorten(batch) if is_short else batch
+
+    def _shorten(self, batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        rates = {f"{name}_token_ids": fields.get("frame_rate") for name, fields in DESCRIPTIONS.items()}
+        rates["semantic_token_ids"] = self.recipe.frame_rate
+        return {
+            name: ids[:, : math.ceil(SHORT_WINDOW_IN_S * rates[name])] if rates.get(name) else ids
+            for name, ids in batch.items()
+        }
 
     def _descriptions(self, said: list[dict[str, np.ndarray]], rng: np.random.Generator) -> dict[str, torch.Tensor]:
         """Each stream told to some samples; the long ones (melody, lyrics) are left out of most batches as a whole."""
         told, batch = rng.random(len(said)) < DESCRIBED_SHARE, {}
         for name, fields in DESCRIPTIONS.items():
             ids = torch.from_numpy(np.stack([some[name] for some in said]))
-            if fields.get("frame_rate", 0) > 1 and rng.random() < 0.6:
+            if name in LONG_DESCRIPTIONS and rng.random() < 0.6:
                 ids = ids[:, :0]
             else:
                 hidden = ~(told & (rng.random(len(said)) < (0.8 if name == "lyrics" else 0.5)))
@@ -121,6 +147,8 @@ class WindowBatches:
         items = []
         for clip in rng.integers(len(tokens["codec"]), size=self.batch_size):
             first = int(rng.integers(num_frames - window - longest + 1))
+            if rng.random() < 0.2:
+                first = 0  # as pieces begin
             by_text = rng.random() < CAPTION_SHARE
             caption = int(rng.integers(tokens["clap_text"].shape[1]))
             heard = "semantic" if rng.random() < 0.5 else "score"  # as it is heard, or as the stage before writes it
@@ -135,7 +163,7 @@ class WindowBatches:
                     size = round(stream.context_in_s * self.recipe.frame_rate) if stream.context_in_s else window
                     books = slice(stream.first_codebook, stream.first_codebook + stream.num_codebooks)
                     ids = tokens["codec"][clip, start : start + size, books]
-                    if stream.context == "after" and rng.random() < 0.6:
+                    if stream.context == "after" and rng.random() < 0.7:
                         ids = torch.full_like(ids, PADDING_ID)
                 item[stream.argument] = ids.long()
             items.append(item)
@@ -157,9 +185,10 @@ def stage_streams(name: str, models: Path, recipe: Recipe) -> list[TokenStream]:
         described = [TokenStream(stream, optional=True, **fields) for stream, fields in DESCRIPTIONS.items()]
         return [*described, clap, laid(semantic, "delay")]
     if name == "coarse":
-        after = {"name": "coarse_after", "optional": True, "context": "after", "context_in_s": recipe.after_in_s}
-        return [clap, laid(coarse, "parallel", **after), laid(semantic, "parallel"), laid(coarse, "delay")]
-    return [clap, laid(coarse, "parallel"), laid(fine, "delay")]
+        following = acoustic_stream(codec, "coarse_after", 0, 1)
+        after = laid(following, "parallel", optional=True, context="after", context_in_s=recipe.after_in_s)
+        return [after, clap, laid(semantic, "parallel"), laid(coarse, "delay")]
+    return [clap, laid(coarse, "parallel"), fine]
 
 
 def make_stage(name: str, models: Path, recipe: Recipe) -> MusicLMStageModel:
@@ -192,6 +221,20 @@ def make_stage(name: str, models: Path, recipe: Recipe) -> MusicLMStageModel:
     return stage
 
 
+def early_loss(
+    logits: torch.Tensor, token_ids: torch.Tensor, first: float, early: float, decay: float
+) -> torch.Tensor:
+    """Cross-entropy of (batch, tokens …, vocabulary) to (batch, frames, codebooks), the first frames weighted.
+
+    Frame t weighs 1 + early · exp(-t / decay), the very first one `first` more; the weights know nothing of the tokens.
+    """
+    labels = token_ids.flatten(1)
+    frames = torch.arange(labels.shape[1], device=labels.device) // token_ids.shape[2]
+    weights = 1 + first * (frames == 0) + early * torch.exp(-frames / decay)
+    losses = F.cross_entropy(logits[:, : labels.shape[1]].flatten(0, 1), labels.flatten(), reduction="none")
+    return (losses.view(labels.shape) * weights).sum() / weights.sum() / len(labels)
+
+
 def train_stage(name: str, tokens: Path, work: Path, models: Path, recipe: Recipe) -> None:
     output = models / f"{name}_model"
     if (output / "model.safetensors").exists():
@@ -201,8 +244,10 @@ def train_stage(name: str, tokens: Path, work: Path, models: Path, recipe: Recip
     training: Training = getattr(recipe, f"{name}_stage")
     if name == "semantic":
         first = recipe.num_train_clips + recipe.num_token_clips
-        batches: Batches = ScoreBatches(models, recipe, training.batch_size, "train", first, described=True)
-        heldout: Batches = ScoreBatches(models, recipe, 16, "heldout", 1000, described=False)
+        batches: Batches = ScoreBatches(
+            models, recipe, training.batch_size, "train", first, described=True, mixed=True
+        )
+        heldout: Batches = ScoreBatches(models, recipe, 16, "heldout", 1000)
     else:
         batches = WindowBatches(tokens, "train", stage, recipe, training.batch_size)
         heldout = WindowBatches(tokens, "heldout", stage, recipe, 16)
@@ -212,7 +257,8 @@ def train_stage(name: str, tokens: Path, work: Path, models: Path, recipe: Recip
         batch = {key: ids.to(device) for key, ids in batches(step).items()}
         with torch.random.fork_rng(), autocast(device):
             torch.manual_seed(int(torch.randint(1 << 62, (), generator=generator)))
-            return {"loss": stage(**batch, labels=batch[predicted]).loss}
+            logits = stage(**batch).logits
+        return {"loss": early_loss(logits.float(), batch[predicted], *recipe.early_weights[STAGES.index(name)])}
 
     train(
         f"{name} stage",
@@ -234,21 +280,33 @@ def train_stage(name: str, tokens: Path, work: Path, models: Path, recipe: Recip
 
 @torch.no_grad()
 def report_conditions(name: str, stage: MusicLMStageModel, batches: Batches, num_batches: int = 6) -> None:
-    """Print the held-out loss, and what it costs to give each sample another one's condition."""
-    batch_losses: dict[str, list[float]] = {"own": []}
+    """Print held-out losses of all tokens and of the first five frames, and what it costs to give each sample another
+    one's condition."""
+    losses: dict[str, list[tuple[float, float]]] = {}
+    predicted = stage.predicted_stream
+    num_early = 5 * predicted.num_codebooks
     for number in range(num_batches):
         batch = {key: ids.to(stage.device) for key, ids in batches(number).items()}
-        labels = batch[stage.predicted_stream.argument]
-        batch_losses["own"].append(stage(**batch, labels=labels).loss.item())
-        for stream in stage.condition_streams:
-            if stream.argument in batch:
-                swapped = batch | {stream.argument: batch[stream.argument].roll(1, dims=0)}
-                batch_losses.setdefault(stream.name, []).append(stage(**swapped, labels=labels).loss.item())
-    means = {key: float(np.mean(values)) for key, values in batch_losses.items()}
-    chance = math.log(stage.predicted_stream.codebook_size)
-    print(f"{name} stage: held-out loss {means['own']:.3f} nats a token (a uniform guess has {chance:.2f})")
-    for key in means.keys() - {"own"}:
-        print(f"  another clip's {key} tokens cost {means[key] - means['own']:.3f} nats")
+        labels = batch[predicted.argument]
+        swapped = {
+            s.name: {s.argument: batch[s.argument].roll(1, dims=0)}
+            for s in stage.condition_streams
+            if s.argument in batch
+        }
+        for key, change in {"own": {}, **swapped}.items():
+            logits = stage(**batch | change).logits.float()[:, : labels.flatten(1).shape[1]]
+            each = F.cross_entropy(logits.transpose(1, 2), labels.flatten(1), reduction="none")
+            losses.setdefault(key, []).append((each.mean().item(), each[:, :num_early].mean().item()))
+    means = {key: np.mean(values, axis=0) for key, values in losses.items()}
+    whole, early = means.pop("own")
+    chance = math.log(predicted.codebook_size)
+    print(
+        f"{name} stage: held-out loss {whole:.3f} nats a token, {early:.3f} in the first 0.2 s (guessing: {chance:.2f})"
+    )
+    for key, (other, other_early) in means.items():
+        print(
+            f"  another clip's {key} tokens cost {other - whole:.3f} nats a token, {other_early - early:.3f} at first"
+        )
 
 
 def train_stages(tokens: Path, work: Path, models: Path, recipe: Recipe) -> None:
