@@ -119,7 +119,7 @@ class ScoreBatches:
     def _descriptions(self, said: list[dict[str, np.ndarray]], rng: np.random.Generator) -> dict[str, torch.Tensor]:
         """Each stream told to some samples; the long ones (melody, lyrics) are left out of most batches as a whole."""
         told, batch = rng.random(len(said)) < DESCRIBED_SHARE, {}
-        for name, fields in DESCRIPTIONS.items():
+        for name in DESCRIPTIONS:
             ids = torch.from_numpy(np.stack([some[name] for some in said]))
             if name in LONG_DESCRIPTIONS and rng.random() < 0.6:
                 ids = ids[:, :0]
@@ -217,8 +217,22 @@ def make_stage(name: str, models: Path, recipe: Recipe) -> MusicLMStageModel:
     with torch.random.fork_rng():
         torch.manual_seed(recipe.seed)
         stage = model_class(config)
+        start_from_embeddings(stage, ClapQuantizer.from_pretrained(models / "clap_quantizer"))
     stage.set_attn_implementation("eager")  # half the time of sdpa's on a CPU, at these sizes
     return stage
+
+
+@torch.no_grad()
+def start_from_embeddings(stage: MusicLMStageModel, quantizer: ClapQuantizer) -> None:
+    """Let each CLAP token's row begin as a random projection of the codebook entry that it stands for.
+
+    The rows of one embedding then add up to its projection, and texts that mean nearly the same are near from the first
+    step on. From independent random rows the stages here have learnt nothing of their condition in a thousand steps.
+    """
+    rows = stage.embeddings["clap"].weight
+    entries = quantizer.codebooks.flatten(0, 1)
+    projection = 4 * torch.randn(entries.shape[1], rows.shape[1])
+    rows[: len(entries)] = entries @ projection
 
 
 def early_loss(
