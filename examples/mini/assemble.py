@@ -41,10 +41,14 @@ CODEBOOKS = ("codebooks", "codebook", "embed")
 
 
 def store_in_half(model: torch.nn.Module) -> None:
-    """Cast to float16 all but the codebooks, whose values are what a fingerprint is of."""
+    """Cast to float16 all but the codebooks, whose values are what a fingerprint is of.
+
+    Two of the eleven significant bits are rounded away (bfloat16 has eight): a wheel packs the zeros.
+    """
     for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
         if tensor.is_floating_point() and name.rpartition(".")[2] not in CODEBOOKS:
-            tensor.data = tensor.data.half()
+            mantissa, exponent = torch.frexp(tensor.data.float())
+            tensor.data = torch.ldexp(torch.round(mantissa * 512) / 512, exponent).half()
 
 
 @torch.no_grad()

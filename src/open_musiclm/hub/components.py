@@ -13,6 +13,7 @@ from typing import Any
 import transformers
 from transformers import FeatureExtractionMixin, PreTrainedModel, PreTrainedTokenizerBase, ProcessorMixin
 
+from ..models.spectral_codec import SpectralCodecModel
 from ..models.stages import MusicLMCoarseModel, MusicLMFineModel, MusicLMSemanticModel, MusicLMStageModel
 from ..tokenizers.quantizers import ClapQuantizer, SemanticQuantizer
 from .reading import read_pretrained, read_processor
@@ -28,6 +29,7 @@ OWN_CLASSES: dict[str, type] = {
         MusicLMSemanticModel,
         MusicLMStageModel,
         SemanticQuantizer,
+        SpectralCodecModel,
     )
 }
 PROCESSORS = (ProcessorMixin, FeatureExtractionMixin, PreTrainedTokenizerBase)

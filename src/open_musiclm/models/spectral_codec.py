@@ -20,6 +20,7 @@ from transformers import AutoModel, PreTrainedModel
 from transformers import initialization as init
 from transformers.models.encodec.modeling_encodec import EncodecDecoderOutput, EncodecEncoderOutput
 
+from ..hub.publishing import PublishedModel
 from .configuration import SpectralCodecConfig
 from .phases import PhaseFinder
 
@@ -132,7 +133,9 @@ class SpectralDecoder(nn.Module):
         return self.last(self.last_block(hidden)) * LOG_SCALE
 
 
-class SpectralCodecModel(PreTrainedModel):
+class SpectralCodecModel(PublishedModel, PreTrainedModel):
+    """Audio → codes of magnitudes → audio, with the calls of `EncodecModel`."""
+
     config: SpectralCodecConfig
     config_class = SpectralCodecConfig
     base_model_prefix = "spectral_codec"
