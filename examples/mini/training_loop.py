@@ -35,6 +35,16 @@ def save_aside(state: object, path: Path) -> None:
     os.replace(f"{path}.part", path)
 
 
+def write_row(path: Path, figures: dict[str, float]) -> None:
+    """Append to a learning curve, a CSV beside the checkpoint: what was printed, every five seconds."""
+    is_new = not path.exists()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a", encoding="utf-8") as file:
+        if is_new:
+            file.write(",".join(figures) + "\n")
+        file.write(",".join(f"{value:.6g}" for value in figures.values()) + "\n")
+
+
 def learning_rate_factor(step: int, num_steps: int) -> float:
     """Linear warm-up over a twentieth of the steps, then a half cosine down to a fiftieth."""
     warmup = max(num_steps // 20, 1)
@@ -94,7 +104,9 @@ def train(
         progress.update()
         now = time.monotonic()
         if now - reported_at > 5 or step == last_step:
-            progress.set_postfix({key: f"{value.item():.3g}" for key, value in losses.items()}, refresh=False)
+            figures = {key: value.item() for key, value in losses.items()}
+            progress.set_postfix({key: f"{value:.3g}" for key, value in figures.items()}, refresh=False)
+            write_row(checkpoint_path.with_suffix(".csv"), {"step": step, **figures})
             reported_at = now
         if now - saved_at > CHECKPOINT_EVERY_IN_S or step == last_step:
             state = {"module": module.state_dict(), "optimizer": optimizer.state_dict(), "step": step}
