@@ -21,7 +21,7 @@ class Attribute(ABC):
     Ids are int64 (frames, num_codebooks), one frame for a stream without a frame rate; `PADDING_ID` says nothing.
     """
 
-    name: ClassVar[str] | str
+    name: str
     #: what `from_request` takes, for messages and `--help`
     takes: ClassVar[str]
 

@@ -7,6 +7,7 @@ below a mixture's bass are not looked at, and a solo (a hum, a whistle) is heard
 
 from __future__ import annotations
 
+import math
 import numbers
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -92,12 +93,12 @@ class Melody(Attribute):
         return np.pad(ids[:length], (0, max(length - len(ids), 0)), constant_values=SILENCE)[:, None]
 
     def _from_notes(self, request: Any, stream: TokenStream, duration_in_s: float) -> np.ndarray:
-        notes = list(request) if isinstance(request, Sequence) else []
+        notes: list[Any] = list(request) if isinstance(request, Sequence) else []
         for note in notes:
             if (
                 not isinstance(note, tuple | list)
                 or len(note) != 3
-                or not all(isinstance(value, numbers.Real) and np.isfinite(value) for value in note)
+                or not all(isinstance(value, numbers.Real) and math.isfinite(value) for value in note)
                 or not 0 <= note[0] < note[1]
                 or not 0 <= note[2] <= 127
             ):

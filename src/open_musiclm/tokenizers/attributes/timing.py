@@ -40,7 +40,7 @@ class Timing(Attribute):
         )
 
     def from_request(self, request: Any, stream: TokenStream, duration_in_s: float) -> np.ndarray:
-        parts = (request, 0.0) if isinstance(request, numbers.Real) else request
+        parts: Any = (request, 0.0) if isinstance(request, numbers.Real) else request
         if (
             not isinstance(parts, tuple | list)
             or len(parts) != 2
