@@ -18,7 +18,14 @@ HAS_COMPILER = any(map(shutil.which, ("g++", "clang++", "cl")))
 SAME_TOKENS = [
     "packed",
     "graph",
-    pytest.param("compile", marks=[pytest.mark.slow, pytest.mark.skipif(not HAS_COMPILER, reason="no C++ compiler")]),
+    pytest.param(
+        "compile",
+        marks=[
+            pytest.mark.slow,
+            pytest.mark.timeout(1800),
+            pytest.mark.skipif(not HAS_COMPILER, reason="no C++ compiler"),
+        ],
+    ),
 ]
 
 
