@@ -12,12 +12,13 @@ the first frames more, by their time alone, and every other batch of the semanti
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+import os
 from pathlib import Path
 
 import numpy as np
 import torch
 import torch.nn.functional as F
+from ahead import Ahead, Batches
 from captions import write_captions
 from compose import compose, draw_truth, frame_truth
 from corpus import ATTRIBUTE_VALUES
@@ -53,7 +54,6 @@ SHORT_WINDOW_IN_S = 2.4
 LONG_DESCRIPTIONS = ("lyrics", "melody")
 DESCRIBED_SHARE = 0.55  # of the windows of the semantic stage that are told anything beside CLAP tokens
 STAGES = ("semantic", "coarse", "fine")
-Batches = Callable[[int], dict[str, torch.Tensor]]
 
 
 class ScoreBatches:
@@ -134,14 +134,15 @@ class WindowBatches:
     """Batches of random windows of tokens for an acoustic stage: batch i is the same in every run."""
 
     def __init__(self, folder: Path, split: str, stage: MusicLMStageModel, recipe: Recipe, batch_size: int):
-        self.tokens, self.stage, self.recipe, self.batch_size = load_tokens(folder, split), stage, recipe, batch_size
+        self.tokens, self.recipe, self.batch_size = load_tokens(folder, split), recipe, batch_size
+        self.streams, self.window_in_s = list(stage.streams), stage.config.window_in_s
 
     def __call__(self, number: int) -> dict[str, torch.Tensor]:
         rng = np.random.default_rng([self.recipe.seed, 8, number])
-        stage, tokens = self.stage, self.tokens
-        window = round(stage.config.window_in_s * self.recipe.frame_rate)
+        tokens = self.tokens
+        window = round(self.window_in_s * self.recipe.frame_rate)
         longest = max(
-            (round(s.context_in_s * self.recipe.frame_rate) for s in stage.streams if s.context_in_s), default=0
+            (round(s.context_in_s * self.recipe.frame_rate) for s in self.streams if s.context_in_s), default=0
         )
         num_frames = tokens["codec"].shape[1]
         items = []
@@ -153,7 +154,7 @@ class WindowBatches:
             caption = int(rng.integers(tokens["clap_text"].shape[1]))
             heard = "semantic" if rng.random() < 0.5 else "score"  # as it is heard, or as the stage before writes it
             item = {}
-            for stream in stage.streams:
+            for stream in self.streams:
                 if stream.source == "clap":
                     ids = tokens["clap_text"][clip, caption] if by_text else tokens["clap_audio"][clip]
                 elif stream.source == "semantic":
@@ -266,6 +267,8 @@ def train_stage(name: str, tokens: Path, work: Path, models: Path, recipe: Recip
         batches = WindowBatches(tokens, "train", stage, recipe, training.batch_size)
         heldout = WindowBatches(tokens, "heldout", stage, recipe, 16)
     predicted = stage.predicted_stream.argument
+    if device.type == "cuda":
+        batches = Ahead(batches, max((os.cpu_count() or 1) // 2, 1))
 
     def compute_loss(step: int, generator: torch.Generator) -> dict[str, torch.Tensor]:
         batch = {key: ids.to(device) for key, ids in batches(step).items()}
@@ -285,6 +288,8 @@ def train_stage(name: str, tokens: Path, work: Path, models: Path, recipe: Recip
         seed=recipe.seed + 10 + STAGES.index(name),
         betas=(0.9, 0.98),
     )
+    if isinstance(batches, Ahead):
+        batches.close()
     report_conditions(name, stage, heldout)
     stage.set_attn_implementation("sdpa")
     part = output.with_name(output.name + ".part")

@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -63,6 +64,24 @@ def adamw(module: torch.nn.Module, learning_rate: float, **options: object) -> t
     return torch.optim.AdamW(groups, lr=learning_rate, fused=torch.cuda.is_available(), **options)  # type: ignore[arg-type]
 
 
+_LIMIT_IN_S: float | None = None
+
+
+@contextmanager
+def time_limit(seconds: float) -> Iterator[None]:
+    """Every training begun inside goes by the clock: it takes so long, and its learning rate falls with the time.
+
+    Its number of steps is then only the most it may take. What is spent is kept in its checkpoint, so that a training
+    that was stopped has what is left.
+    """
+    global _LIMIT_IN_S
+    _LIMIT_IN_S = seconds
+    try:
+        yield
+    finally:
+        _LIMIT_IN_S = None
+
+
 def train(
     name: str,
     module: torch.nn.Module,
@@ -80,21 +99,24 @@ def train(
     """Train `module` in place from `first_step` to `last_step`, or from the checkpoint if there is one.
 
     `compute_loss(step, generator)` returns named scalars of which `loss` is minimised. The generator is seeded from
-    `seed` and the step, so that a resumed run draws what an unbroken one would.
+    `seed` and the step, so that a resumed run draws what an unbroken one would. See `time_limit` for trainings by the
+    clock.
     """
     optimizer = adamw(module, learning_rate, betas=betas)
-    step = first_step
+    step, spent_before = first_step, 0.0
     if checkpoint_path.exists():
         state = torch.load(checkpoint_path, map_location="cpu", weights_only=True)
         module.load_state_dict(state["module"])
         optimizer.load_state_dict(state["optimizer"])
-        step = state["step"]
+        step, spent_before = state["step"], state.get("spent_in_s", 0.0)
     module.train()
-    saved_at = reported_at = time.monotonic()
+    began_at = saved_at = reported_at = time.monotonic()
+    spent_in_s = spent_before
     progress = tqdm(total=last_step, initial=step, desc=name, unit="step", mininterval=10)
-    while step < last_step:
+    while step < last_step and (_LIMIT_IN_S is None or spent_in_s < _LIMIT_IN_S):
+        done = (step, num_schedule_steps) if _LIMIT_IN_S is None else (int(1000 * spent_in_s), int(1000 * _LIMIT_IN_S))
         for group in optimizer.param_groups:
-            group["lr"] = learning_rate * learning_rate_factor(step, num_schedule_steps)
+            group["lr"] = learning_rate * learning_rate_factor(*done)
         losses = compute_loss(step, torch.Generator().manual_seed(seed * 1_000_003 + step))
         optimizer.zero_grad(set_to_none=True)
         losses["loss"].backward()
@@ -103,13 +125,20 @@ def train(
         step += 1
         progress.update()
         now = time.monotonic()
-        if now - reported_at > 5 or step == last_step:
+        spent_in_s = spent_before + now - began_at
+        is_last = step == last_step or (_LIMIT_IN_S is not None and spent_in_s >= _LIMIT_IN_S)
+        if now - reported_at > 5 or is_last:
             figures = {key: value.item() for key, value in losses.items()}
             progress.set_postfix({key: f"{value:.3g}" for key, value in figures.items()}, refresh=False)
             write_row(checkpoint_path.with_suffix(".csv"), {"step": step, **figures})
             reported_at = now
-        if now - saved_at > CHECKPOINT_EVERY_IN_S or step == last_step:
-            state = {"module": module.state_dict(), "optimizer": optimizer.state_dict(), "step": step}
+        if now - saved_at > CHECKPOINT_EVERY_IN_S or is_last:
+            state = {
+                "module": module.state_dict(),
+                "optimizer": optimizer.state_dict(),
+                "step": step,
+                "spent_in_s": spent_in_s,
+            }
             save_aside(state, checkpoint_path)
             saved_at = now
     progress.close()

@@ -1,0 +1,85 @@
+"""What the recipe on a GPU adds to the recipe: parts that are carried, trainings by the clock, batches made ahead."""
+
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+
+@pytest.fixture(scope="module", autouse=True)
+def recipe():
+    """The example's modules, which import one another by their plain names."""
+    folder = str(Path(__file__).parents[2] / "examples" / "mini")
+    sys.path.insert(0, folder)
+    yield
+    sys.path.remove(folder)
+
+
+def test_what_is_carried_comes_out_as_it_went_in(tmp_path, monkeypatch):
+    import gpu_recipe
+
+    monkeypatch.setattr(gpu_recipe, "PART_SIZE", 1000)
+    monkeypatch.setattr(gpu_recipe, "MAX_PARTS", 4)
+    data = np.random.default_rng(0).bytes(2500)
+    (tmp_path / "weights").write_bytes(data)
+    gpu_recipe.write_parts([(tmp_path / "weights", "models/codec/weights")], tmp_path / "out", "results")
+    sizes = [path.stat().st_size for path in sorted((tmp_path / "out").glob("results.*"))]
+    assert len(sizes) in (3, 4)
+    assert max(sizes) == 1000
+    assert gpu_recipe.read_parts(tmp_path / "out", "results", tmp_path / "back")
+    assert (tmp_path / "back" / "models" / "codec" / "weights").read_bytes() == data
+    (tmp_path / "weights").write_bytes(np.random.default_rng(1).bytes(5000))
+    with pytest.raises(ValueError, match="more than 4 files"):
+        gpu_recipe.write_parts([(tmp_path / "weights", "weights")], tmp_path / "out", "results")
+
+
+def test_a_training_by_the_clock_ends_in_time_and_goes_on_with_what_is_left(tmp_path):
+    from training_loop import time_limit
+    from training_loop import train as train_network
+
+    rates = []
+    network = torch.nn.Linear(1, 1)
+
+    def compute_loss(step, generator):
+        time.sleep(0.01)
+        return {"loss": network(torch.ones(1, 1)).square().sum()}
+
+    def step_once(optimizer, *arguments):
+        rates.append(optimizer.param_groups[0]["lr"])
+
+    hook = torch.optim.optimizer.register_optimizer_step_post_hook(step_once)
+    settings = {"last_step": 10**6, "num_schedule_steps": 10**6, "learning_rate": 1.0, "seed": 0}
+    try:
+        started = time.monotonic()
+        with time_limit(0.5):
+            train_network("clock", network, compute_loss, checkpoint_path=tmp_path / "clock.pt", **settings)
+        assert time.monotonic() - started < 5
+        assert rates[-1] < 0.1 < 0.9 < max(rates)
+        num_steps = len(rates)
+        with time_limit(0.5):
+            train_network("clock", network, compute_loss, checkpoint_path=tmp_path / "clock.pt", **settings)
+        assert len(rates) == num_steps
+    finally:
+        hook.remove()
+    assert torch.load(tmp_path / "clock.pt")["step"] == num_steps
+
+
+class Squares:
+    """Batch i is i squared."""
+
+    def __call__(self, number):
+        return {"square": torch.tensor([number * number])}
+
+
+def test_batches_made_ahead_are_those_asked_for():
+    from ahead import Ahead
+
+    batches = Ahead(Squares(), 1)
+    try:
+        assert [int(batches(number)["square"]) for number in range(6)] == [0, 1, 4, 9, 16, 25]
+        assert int(batches(40)["square"]) == 1600
+    finally:
+        batches.close()
