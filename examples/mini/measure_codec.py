@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from judges.sound import line_height, mean_spectrum
 from recipe import Recipe
 from render import make_clip
 from transformers.audio_utils import mel_filter_bank
@@ -43,17 +44,22 @@ def codec_figures(codec: Codec, target: torch.Tensor) -> dict[str, torch.Tensor]
     bank = torch.tensor(mel_filter_bank(1025, 96, 0.0, rate / 2, rate, norm=None), dtype=torch.float32)
     mels = [torch.log(torch.einsum("bft,fm->bmt", magnitudes(x, 2048), bank) + 1e-3) for x in both]
     frame_rate = round(codec.frame_rate)
-    ours, true = mean_spectrum(decoded, rate), mean_spectrum(target, rate)
-    high = [10 * torch.log10(spectrum[:, 2000:].sum(1)) for spectrum in (ours, true)]
+    pairs = [
+        (mean_spectrum(ours.numpy(), rate), mean_spectrum(true.numpy(), rate))
+        for ours, true in zip(decoded, target, strict=True)
+    ]
     lines = {
-        f"lines at {spacing} Hz in dB": line_height(ours, spacing) - line_height(true, spacing)
+        f"lines at {spacing} Hz in dB": torch.tensor(
+            [line_height(ours, spacing) - line_height(true, spacing) for ours, true in pairs]
+        )
         for spacing in (frame_rate, 2 * frame_rate, 250)
     }
+    high = torch.tensor([10 * np.log10(ours[2000:].sum() / true[2000:].sum()) for ours, true in pairs])
     return {
         "log-mel error": (mels[0] - mels[1]).abs().mean(dim=(1, 2)),
         "log-spectral distance in dB": (spectra[0] - spectra[1]).abs().mean(dim=(1, 2)),
         **lines,
-        "above 2 kHz in dB": high[0] - high[1],
+        "above 2 kHz in dB": high,
     }
 
 
@@ -61,22 +67,6 @@ def magnitudes(waveforms: torch.Tensor, size: int) -> torch.Tensor:
     """(batch, samples) → (batch, bins, frames), about 1 in every bin for white noise of level 1."""
     window = torch.hann_window(size)
     return torch.stft(waveforms, size, size // 4, window=window, return_complex=True).abs() / (0.4 * size**0.5)
-
-
-def mean_spectrum(waveforms: torch.Tensor, sampling_rate: int) -> torch.Tensor:
-    """(clips, samples) → mean power (clips, bins) of windows of a second: a bin a hertz."""
-    window = torch.hann_window(sampling_rate, device=waveforms.device)
-    stft = torch.stft(waveforms, sampling_rate, sampling_rate // 2, window=window, center=False, return_complex=True)
-    return stft.abs().pow(2).mean(dim=2) + 1e-9
-
-
-def line_height(spectrum: torch.Tensor, spacing: int, highest: int = 10_000) -> torch.Tensor:
-    """(clips, bins of a hertz) → how many dB bins at multiples of `spacing` are over those around, mean over them."""
-    heights = []
-    for line in range(spacing, highest + 1, spacing):
-        near = torch.cat([spectrum[:, line - 20 : line - 5], spectrum[:, line + 6 : line + 21]], dim=1)
-        heights.append(10 * torch.log10(spectrum[:, line] / near.median(dim=1).values))
-    return torch.stack(heights).mean(dim=0)
 
 
 def report_codec(codec: Codec, target: torch.Tensor) -> None:
