@@ -18,7 +18,6 @@ from compose import DRUMS, INSTRUMENTS, VOWELS
 from corpus import Corpus
 from recipe import Recipe
 from safetensors.torch import save_file
-from scipy.signal import resample_poly
 from torch import nn
 from torch.nn import functional as F
 from training_loop import pick_device, train
@@ -76,10 +75,13 @@ def start_as_filter_bank(encoder: HubertModel, sampling_rate: int) -> None:
 
 
 def resample_to_semantic_rate(waveforms: np.ndarray, recipe: Recipe) -> np.ndarray:
-    """float (batch, samples) at the corpus's rate → float32 at the encoder's."""
-    common = math.gcd(recipe.semantic_sampling_rate, recipe.sampling_rate)
-    up, down = recipe.semantic_sampling_rate // common, recipe.sampling_rate // common
-    return resample_poly(waveforms, up, down, axis=1).astype(np.float32)
+    """float (batch, samples) at the corpus's rate → float32 at the encoder's, of which the spectrum's lower part is left.
+
+    By NumPy alone, which is all that a bare machine has.
+    """
+    num_samples = waveforms.shape[1] * recipe.semantic_sampling_rate // recipe.sampling_rate
+    spectra = np.fft.rfft(waveforms, axis=1)[:, : num_samples // 2 + 1]
+    return (np.fft.irfft(spectra, num_samples, axis=1) * (num_samples / waveforms.shape[1])).astype(np.float32)
 
 
 def normalise_waveform(waveforms: torch.Tensor) -> torch.Tensor:

@@ -83,3 +83,15 @@ def test_batches_made_ahead_are_those_asked_for():
         assert int(batches(40)["square"]) == 1600
     finally:
         batches.close()
+
+
+def test_resampling_keeps_what_lies_below_the_new_limit():
+    from recipe import Recipe
+    from train_semantic_encoder import resample_to_semantic_rate
+
+    recipe = Recipe()
+    old, new = (np.arange(rate) / rate for rate in (recipe.sampling_rate, recipe.semantic_sampling_rate))
+    tones = [np.stack([np.sin(2 * np.pi * hertz * times) for hertz in (440, 7000, 11_000)]) for times in (old, new)]
+    resampled = resample_to_semantic_rate(tones[0], recipe)
+    assert np.abs(resampled[:2] - tones[1][:2]).max() < 1e-5
+    assert np.abs(resampled[2]).max() < 1e-5
