@@ -184,7 +184,7 @@ def run(call: str, work_dir: Path, minutes: float, tiny: bool, environment: dict
     failed: list[str] = []
 
     def is_done(name: str) -> bool:
-        return (work_dir / f"{name}.done").exists()
+        return name not in running and (work_dir / f"{name}.done").exists()
 
     while not all(is_done(step.name) for step in steps):
         for step in steps:
@@ -194,15 +194,15 @@ def run(call: str, work_dir: Path, minutes: float, tiny: bool, environment: dict
                 command += ["--tiny"] if tiny else []
                 with open(logs / f"{step.name}.log", "a") as log:
                     running[step.name] = subprocess.Popen(command, stdout=log, stderr=log, env=environment)
-        for name, process in list(running.items()):
-            if process.poll() is not None:
-                del running[name]
-                if process.returncode:
-                    failed.append(name)
-                left = deadline - time.monotonic()
-                print(f"{name}: {'FAILED' if process.returncode else 'done'}, {left:.0f} s are left", flush=True)
-                _print_log(logs / f"{name}.log", whole=bool(process.returncode))
-        if not running or time.monotonic() > deadline:
+        ended = [name for name, process in running.items() if process.poll() is not None]
+        for name in ended:
+            process = running.pop(name)
+            if process.returncode:
+                failed.append(name)
+            left = deadline - time.monotonic()
+            print(f"{name}: {'FAILED' if process.returncode else 'done'}, {left:.0f} s are left", flush=True)
+            _print_log(logs / f"{name}.log", whole=bool(process.returncode))
+        if not (running or ended) or time.monotonic() > deadline:
             break
         time.sleep(0.2)
     for name, process in running.items():

@@ -1,6 +1,7 @@
 """What the recipe on a GPU adds to the recipe: parts that are carried, trainings by the clock, batches made ahead."""
 
 import itertools
+import os
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -107,3 +108,24 @@ def test_resampling_keeps_what_lies_below_the_new_limit():
     resampled = resample_to_semantic_rate(tones[0], recipe)
     assert np.abs(resampled[:2] - tones[1][:2]).max() < 1e-5
     assert np.abs(resampled[2]).max() < 1e-5
+
+
+def test_a_call_ends_when_its_last_process_has_ended(tmp_path, monkeypatch, capsys):
+    """A step marks itself done before its process ends; what it still says is printed, and nobody stops it."""
+    import gpu_recipe
+
+    script = tmp_path / "recipe.py"
+    script.write_text(
+        "import pathlib, sys, time\n"
+        "folder = pathlib.Path(sys.argv[sys.argv.index('--work-dir') + 1])\n"
+        "(folder / f'{sys.argv[2]}.done').touch()\n"
+        "time.sleep(1)\n"
+        "print('the table')\n"
+    )
+    steps = (gpu_recipe.Step("assemble"), gpu_recipe.Step("judge", ("assemble",)))
+    monkeypatch.setattr(gpu_recipe, "CALLS", {"second": steps})
+    monkeypatch.setattr(gpu_recipe, "__file__", str(script))
+    assert gpu_recipe.run("second", tmp_path, minutes=2, tiny=True, environment=dict(os.environ))
+    printed = capsys.readouterr().out
+    assert printed.count("the table") == 2
+    assert "stopped" not in printed
