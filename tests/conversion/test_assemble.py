@@ -116,7 +116,6 @@ def test_original_clap_and_codec_files(sources, tmp_path, convert):
     assert {path.name for path in (tmp_path / "out").iterdir()} == {
         CONVERSION_MARKER,
         "README.md",
-        CONVERSION_MARKER,
         "clap",
         "clap_processor",
         "clap_quantizer",

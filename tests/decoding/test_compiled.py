@@ -85,5 +85,5 @@ def test_several_samples_are_refused_or_go_the_other_way():
 
 
 def test_unknown_ways_are_refused():
-    with pytest.raises(ValueError, match=r"'graph', 'compile', 'int8', 'packed', 'plain'.*got 'slow'"):
+    with pytest.raises(ValueError, match=r"'graph', 'graph-int8', 'compile', 'int8', 'packed', 'plain'.*got 'slow'"):
         tiny_stage("semantic").generate(5, clap_token_ids=torch.zeros(1, 3, dtype=torch.long), fast="slow")

@@ -115,7 +115,7 @@ def convert_parts(
         bring_semantic_encoder(request.semantic_encoder, folder)
         say(f"{request.semantic_encoder} → semantic_encoder")
     missing = files.missing + [f"{part} (--{part})" for part in ("clap", "codec") if not getattr(request, part)]
-    if all((folder / part).is_dir() for part in PIPELINE_PARTS):
+    if all((folder / part).is_dir() for part in (*PIPELINE_PARTS, *(f"{stage}_model" for stage in STAGES))):
         finish_pipeline(folder)
         say("assembled: load it with MusicLMPipeline.from_pretrained")
     return missing
