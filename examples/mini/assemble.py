@@ -78,6 +78,9 @@ def assemble_pipeline(models: Path, output: Path, recipe: Recipe) -> None:
     aside = output.with_name(output.name + ".part")
     shutil.rmtree(aside, ignore_errors=True)
     pipeline.save_pretrained(aside, repo_id="open-musiclm-mini")
+    judged = Path(__file__).with_name("judged.md")
+    with (aside / "README.md").open("a", encoding="utf-8") as card:
+        card.write("\n" + judged.read_text(encoding="utf-8"))
     for name in parts:  # stored small, run in float32: what a loader reads from the config
         path = aside / name / "config.json"
         config = json.loads(path.read_text())

@@ -58,8 +58,8 @@ class Recipe:
     fine_stage: Training = Training(800, 16, 3e-3)
     # what each stage samples with unless told otherwise
     sampling: tuple[dict, dict, dict] = (
-        {"temperature": 0.85, "top_k": 40, "guidance_scale": 2.0},
-        {"temperature": 0.7, "top_k": 100, "guidance_scale": None},
+        {"temperature": 0.85, "top_k": 60, "guidance_scale": 2.5},
+        {"temperature": 0.8, "top_k": 100, "guidance_scale": None},
         {"temperature": 0.5, "top_k": 50, "guidance_scale": None},
     )
 

@@ -195,9 +195,9 @@ def stage_streams(name: str, models: Path, recipe: Recipe) -> list[TokenStream]:
 def make_stage(name: str, models: Path, recipe: Recipe) -> MusicLMStageModel:
     """An untrained stage."""
     model_class, config_class, window_in_s, stride_in_s, positions = {
-        # streams of several rates are told apart by learned positions
+        # with learned positions, frames of one stream find those of another
         "semantic": (MusicLMSemanticModel, MusicLMSemanticConfig, 10.0, 5.0, 256),
-        "coarse": (MusicLMCoarseModel, MusicLMCoarseConfig, 4.0, 2.0, None),
+        "coarse": (MusicLMCoarseModel, MusicLMCoarseConfig, 4.0, 2.0, 256),
         "fine": (MusicLMFineModel, MusicLMFineConfig, 2.0, 2.0, None),
     }[name]
     config = config_class(
@@ -219,6 +219,8 @@ def make_stage(name: str, models: Path, recipe: Recipe) -> MusicLMStageModel:
         torch.manual_seed(recipe.seed)
         stage = model_class(config)
         start_from_embeddings(stage, ClapQuantizer.from_pretrained(models / "clap_quantizer"))
+        if name == "coarse":
+            start_aligned(stage, "semantic")
     stage.set_attn_implementation("eager")  # half the time of sdpa's on a CPU, at these sizes
     return stage
 
@@ -234,6 +236,26 @@ def start_from_embeddings(stage: MusicLMStageModel, quantizer: ClapQuantizer) ->
     entries = quantizer.codebooks.flatten(0, 1)
     projection = 4 * torch.randn(entries.shape[1], rows.shape[1])
     rows[: len(entries)] = entries @ projection
+
+
+@torch.no_grad()
+def start_aligned(stage: MusicLMStageModel, condition: str) -> None:
+    """Let the positions of a conditioning stream begin as those of the frames that the stage predicts beside them.
+
+    A row predicts the frame after its own, so frame t of the condition has the position of frame t - 1, and the first
+    that of the start. From there attention finds the frame that it needs at once; the bias of the distance, which is
+    smooth, takes thousands of steps to point at one row a hundred rows back.
+    """
+    predicted = stage.predicted_stream.name
+    size, num_rows = stage.config.hidden_size, stage.config.max_position_embeddings
+    frequencies = 2 * math.pi / torch.exp(torch.linspace(math.log(3), math.log(240), size))
+    phases = 2 * math.pi * torch.rand(size)
+    waves = torch.cos(torch.arange(num_rows + 1)[:, None] * frequencies + phases)
+    for stream in stage.condition_streams:
+        stage.position_embeddings[stream.name].weight.mul_(0.1)
+    stage.position_embeddings[condition].weight.copy_(waves[:-1])
+    stage.position_embeddings[predicted].weight.copy_(waves[1:])
+    stage.start_vectors[predicted].add_(waves[0])
 
 
 def early_loss(
