@@ -5,7 +5,7 @@ from goldens import CASES, GOLDENS, expected
 from huggingface_hub.errors import StrictDataclassClassValidationError
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tiny import tiny_codec, tiny_quantizers
+from tiny import tiny_codec, tiny_pipeline, tiny_quantizers
 from transformers import AutoModel
 
 from open_musiclm import (
@@ -18,6 +18,8 @@ from open_musiclm import (
 )
 from open_musiclm.tokenizers.compatibility import semantic_stream
 from open_musiclm.tokenizers.fingerprints import check_fingerprints
+from open_musiclm.tokenizers.semantic import semantic_features
+from open_musiclm.tokenizers.sources import SOURCES
 
 
 def golden_clap_quantizer(case: str) -> ClapQuantizer:
@@ -144,3 +146,21 @@ def test_groups_of_features_have_codebooks_of_their_own(tmp_path):
     assert semantic_stream(quantizer).num_codebooks == 3
     with pytest.raises(StrictDataclassClassValidationError, match="equal groups, got 5"):
         SemanticQuantizerConfig(feature_dim=24, num_codebooks=5)
+
+
+def test_a_codebook_for_each_group_of_features_gives_a_token_a_frame_and_codebook():
+    pipe = tiny_pipeline(0)
+    torch.manual_seed(0)
+    config = SemanticQuantizerConfig(
+        codebook_size=20, feature_dim=16, layer=1, frame_rate=25.0, num_edge_frames=1, num_codebooks=2
+    )
+    quantizer = SemanticQuantizer(config).eval()
+    components = {"semantic_encoder": pipe.semantic_encoder, "semantic_quantizer": quantizer}
+    source = SOURCES["semantic"](components)
+    crops = np.random.default_rng(0).normal(0, 0.1, (2, 16_000)).astype(np.float32)
+    codes = source.encode(crops, 2)
+    assert codes.shape == (2, 24, 2)
+    assert source.stream("words").num_codebooks == 2
+    assert np.array_equal(source.encode(crops, 1), codes[..., :1])
+    features = semantic_features(pipe.semantic_encoder, config, torch.from_numpy(crops))
+    assert np.array_equal(quantizer.encode(features).numpy(), codes)

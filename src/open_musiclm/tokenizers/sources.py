@@ -129,7 +129,7 @@ class SemanticSource(Source):
 
         quantizer = self.components["semantic_quantizer"]
         features = semantic_features(self.components["semantic_encoder"], quantizer.config, torch.from_numpy(crops))
-        codes = quantizer.encode(features).unflatten(1, (features.shape[1], -1))  # (batch, frames, codebooks)
+        codes = quantizer.encode(features).reshape(*features.shape[:2], -1)  # (batch, frames, codebooks)
         return codes[..., :num_codebooks].cpu().numpy()
 
     def describe(self) -> dict[str, Any]:
