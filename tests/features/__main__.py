@@ -30,7 +30,7 @@ def main() -> int:
         for row in importlib.import_module(f"tests.features.{name}").run(pipe):
             failed += not row.holds
             print(
-                f"| {row.feature} | {row.what} | {row.value:.1f} {row.unit} | {row.without:.1f} {row.unit} | "
+                f"| {row.feature} | {row.what} | {row.value:.2f} {row.unit} | {row.without:.2f} {row.unit} | "
                 f"{'yes' if row.holds else 'no'} |",
                 flush=True,
             )
