@@ -1,4 +1,5 @@
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -111,3 +112,14 @@ def test_a_dataset_on_the_hub_is_read_as_its_folder(hub, token, token_folder, tm
         for row in (there[index], streamed[index]):
             assert row["path"] == here[index]["path"]
             assert np.array_equal(row["coarse_token_ids"], here[index]["coarse_token_ids"])
+
+
+@pytest.mark.parametrize("name", ["tok [v2]", "a::b", "what?", "star*", "[x]{y}"])
+@pytest.mark.parametrize("kind", [TokenDataset, TokenStreamDataset])
+def test_a_folders_name_is_no_pattern_and_no_address(tmp_path, name, kind):
+    saved = Path(__file__).parents[1] / "saved" / "first_tokens"
+    shutil.copytree(saved, tmp_path / name)
+    first = {TokenDataset: lambda tokens: tokens[0], TokenStreamDataset: lambda tokens: next(iter(tokens))}[kind]
+    row = first(kind.load(tmp_path / name))
+    plain = first(kind.load(saved))
+    assert row["path"] == plain["path"]

@@ -6,8 +6,10 @@ A crop depends on its key alone, so training is the same whatever the number of 
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -74,7 +76,7 @@ class TokenDataset(torch.utils.data.Dataset):
         record, shards = check_shards(folder)
         table = load_dataset(
             "parquet",
-            data_files=[str(shard) for shard in shards],
+            data_files=plain_names(folder, shards),
             split="train",
             cache_dir=None if cache_dir is None else str(cache_dir),
         )
@@ -152,7 +154,7 @@ class TokenStreamDataset(torch.utils.data.IterableDataset):
 
         if Path(path).is_dir():
             record, shards = check_shards(Path(path))
-            files = [str(shard) for shard in shards]
+            files = plain_names(Path(path), shards)
         else:
             record = TokenRecord.load(dataset_folder(path, revision, shards=False))
             there, number = f"hf://datasets/{path}{f'@{revision}' if revision else ''}", record.num_shards
@@ -217,6 +219,25 @@ def dataset_folder(path: str | os.PathLike, revision: str | None = None, shards:
 
     patterns = [RECORD_FILE, *([SHARDS] if shards else [])]
     return Path(snapshot_download(str(path), revision=revision, repo_type="dataset", allow_patterns=patterns))
+
+
+def plain_names(folder: Path, shards: Sequence[Path]) -> list[str]:
+    """The shards' paths, by way of a link in the cache of `datasets` where their folder's name holds what it reads as a
+    pattern or an address."""
+    if not set(str(folder.resolve())) & set("*?[]{}") and "::" not in str(folder.resolve()):
+        return [str(shard) for shard in shards]
+    from datasets.config import HF_DATASETS_CACHE
+
+    link = (
+        Path(HF_DATASETS_CACHE)
+        / "open_musiclm_folders"
+        / hashlib.sha256(os.fsencode(folder.resolve())).hexdigest()[:16]
+    )
+    link.parent.mkdir(parents=True, exist_ok=True)
+    if not link.is_symlink():
+        with suppress(FileExistsError):
+            link.symlink_to(folder.resolve(), target_is_directory=True)
+    return [str(link / shard.relative_to(folder)) for shard in shards]
 
 
 def check_shards(folder: Path) -> tuple[TokenRecord, list[Path]]:
