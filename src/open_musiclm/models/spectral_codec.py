@@ -12,6 +12,7 @@ The calls are those of transformers' `EncodecModel`.
 from __future__ import annotations
 
 import math
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -56,6 +57,10 @@ class SpectralQuantizer(nn.Module):
         self.config = config
         self.layers = nn.ModuleList([SpectralQuantizerLayer(config) for _ in range(config.num_codebooks)])
 
+    @property
+    def codebooks(self) -> list[SpectralCodebook]:
+        return [cast(SpectralQuantizerLayer, layer).codebook for layer in self.layers]
+
     def get_num_quantizers_for_bandwidth(self, bandwidth: float | None = None) -> int:
         """How many codebooks the bandwidth, in kbit/s, pays for."""
         if bandwidth is None:
@@ -64,16 +69,16 @@ class SpectralQuantizer(nn.Module):
 
     def encode(self, latents: torch.Tensor, num_codebooks: int) -> torch.Tensor:
         """(batch, dim, frames) → (num_codebooks, batch, frames) int64."""
-        residual, codes = latents.transpose(1, 2).to(self.layers[0].codebook.embed), []
-        for layer in self.layers[:num_codebooks]:
-            codes.append(layer.codebook.encode(residual))
-            residual = residual - layer.codebook.embed[codes[-1]]
+        residual, codes = latents.transpose(1, 2).to(self.codebooks[0].embed), []
+        for codebook in self.codebooks[:num_codebooks]:
+            codes.append(codebook.encode(residual))
+            residual = residual - codebook.embed[codes[-1]]
         return torch.stack(codes)
 
     def decode(self, codes: torch.Tensor) -> torch.Tensor:
         """(codebooks, batch, frames) → (batch, dim, frames); fewer codebooks than there are will do."""
-        vectors = sum(layer.codebook.embed[some] for layer, some in zip(self.layers, codes, strict=False))
-        return vectors.transpose(1, 2)
+        vectors = [codebook.embed[some] for codebook, some in zip(self.codebooks, codes, strict=False)]
+        return torch.stack(vectors).sum(dim=0).transpose(1, 2)
 
 
 class SpectralBlock(nn.Module):
@@ -133,7 +138,7 @@ class SpectralDecoder(nn.Module):
         return self.last(self.last_block(hidden)) * LOG_SCALE
 
 
-class SpectralCodecModel(PublishedModel, PreTrainedModel):
+class SpectralCodecModel(PublishedModel, PreTrainedModel):  # type: ignore[misc]  # `push_to_hub` is ours
     """Audio → codes of magnitudes → audio, with the calls of `EncodecModel`."""
 
     config: SpectralCodecConfig
@@ -152,7 +157,8 @@ class SpectralCodecModel(PublishedModel, PreTrainedModel):
     def _init_weights(self, module: nn.Module) -> None:
         if isinstance(module, nn.Conv1d):
             init.kaiming_uniform_(module.weight, a=math.sqrt(5))
-            init.zeros_(module.bias)
+            if module.bias is not None:
+                init.zeros_(module.bias)
         elif isinstance(module, SpectralCodebook):
             init.normal_(module.embed)
 
@@ -174,7 +180,7 @@ class SpectralCodecModel(PublishedModel, PreTrainedModel):
         padding_mask: torch.Tensor | None = None,
         bandwidth: float | None = None,
         return_dict: bool | None = None,
-    ) -> EncodecEncoderOutput | tuple:
+    ) -> Any:
         """Audio (batch, 1, samples) → `audio_codes` (1, batch, codebooks, frames).
 
         Args:
@@ -197,7 +203,8 @@ class SpectralCodecModel(PublishedModel, PreTrainedModel):
         logs = torch.log(self.magnitudes(audio) + FLOOR).to(self.dtype)
         num_codebooks = self.quantizer.get_num_quantizers_for_bandwidth(bandwidth)
         codes = self.quantizer.encode(self.encoder(logs), num_codebooks).transpose(0, 1)[None]
-        return EncodecEncoderOutput(codes, [None], 0) if return_dict is not False else (codes, [None], 0)
+        output: Any = (codes, [None], 0)  # what there is no scale of
+        return EncodecEncoderOutput(*output) if return_dict is not False else output
 
     @torch.no_grad()
     def decode(
@@ -207,7 +214,7 @@ class SpectralCodecModel(PublishedModel, PreTrainedModel):
         padding_mask: torch.Tensor | None = None,
         return_dict: bool | None = None,
         last_frame_pad_length: int | None = 0,
-    ) -> EncodecDecoderOutput | tuple:
+    ) -> Any:
         """Codes (1, batch, codebooks, frames) → `audio_values` (batch, 1, frames · hop_length).
 
         `audio_scales` and `last_frame_pad_length` are EnCodec's and mean nothing here.
@@ -265,10 +272,11 @@ class SpectralCodecStream:
 
     def _decode_block(self, num_frames: int) -> torch.Tensor:
         """Audio (batch, samples) of the frames from `done` on; forgets what no later block needs."""
-        config, decoder = self.codec.config, self.codec.decoder
+        config, decoder, codes = self.codec.config, self.codec.decoder, self.codes
+        assert codes is not None
         start = max(self.done - decoder.context_before - self.num_frames_ahead, 0)
         stop = self.done + num_frames + self.num_frames_ahead
-        some = self.codes[:, start - self.first : stop - self.first]
+        some = codes[:, start - self.first : stop - self.first]
         latents = self.codec.quantizer.decode(some.permute(2, 0, 1)).to(self.codec.dtype)
         log_magnitudes = decoder(latents).float()
         magnitudes = (torch.exp(log_magnitudes.clamp(max=math.log(config.fft_size))) - FLOOR).clamp(min=0)
@@ -281,7 +289,7 @@ class SpectralCodecStream:
         audio = self.phases.find(magnitudes, num_frames * stride)
         self.done += num_frames
         keep = max(self.done - decoder.context_before - self.num_frames_ahead, 0)
-        self.codes = self.codes[:, max(keep - self.first, 0) :]
+        self.codes = codes[:, max(keep - self.first, 0) :]
         self.first = max(keep, self.first)
         return audio
 
