@@ -134,6 +134,8 @@ def inspect_mpeg(data, place: int) -> Container | None:
             place += frame.size
             streams[-1].stop = place
             continue
+        if not streams:  # what looked like a frame reaches beyond the file's end: no sound of this kind
+            return None
         if frame is not None and frame.kind == streams[-1].kind:
             # cut off in a frame: the length in front says whether more than this frame is missing
             if not streams[-1].told:
