@@ -1,4 +1,5 @@
 import os
+import signal
 
 import hub_environment  # first: it sets HF_ENDPOINT
 import pytest
@@ -8,6 +9,11 @@ if not torch.cuda.is_available():  # before anything imports triton: its kernels
     os.environ.setdefault("TRITON_INTERPRET", "1")
 
 from tiny import tiny_pipeline
+
+# A shell that starts the tests in the background has its children ignore these, and theirs would inherit it: tests send them.
+for _number, _usual in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, signal.SIG_DFL)):
+    if signal.getsignal(_number) is signal.SIG_IGN:
+        signal.signal(_number, _usual)
 
 
 @pytest.fixture(scope="session")

@@ -62,12 +62,15 @@ def test_undamaged_it_is_read_whole(tmp_path, kind):
 def test_damaged_it_is_read_or_refused_by_name(tmp_path, capfd, kind, damage):
     path = tmp_path / f"sound.{kind}"
     path.write_bytes(damaged(WHOLE[kind], damage))
+    refusal = None
     try:
         audio, rate = read_audio(path)
     except (ValueError, OSError) as error:
-        assert "sound" in str(error), error
-        assert "\n" not in str(error)
-    else:
-        assert audio.size
-        assert np.isfinite(audio).all()
-        assert rate > 0
+        refusal = str(error)
+    if refusal is not None:
+        assert "sound" in refusal
+        assert "\n" not in refusal
+        return
+    assert audio.size
+    assert np.isfinite(audio).all()
+    assert rate > 0
