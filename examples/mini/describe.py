@@ -1,6 +1,6 @@
 """The streams that describe a piece beside its text: their descriptions, and a clip's ids from its score.
 
-The ids are those that `open_musiclm.tokenizers.sources` makes of a request (tested); here the truth is known.
+The ids are those that `open_musiclm.tokenizers.attributes` makes of a request (tested); here the truth is known.
 """
 
 from __future__ import annotations
