@@ -321,6 +321,18 @@ def test_guidance_goes_to_the_stages_that_were_trained_for_it(guided_pipe, pipe)
     streamed = list(guided_pipe.stream("calm", audio_length_in_s=2.0, guidance_scale=3.0, generator=gen()))
     whole = guided_pipe("calm", audio_length_in_s=2.0, guidance_scale=3.0, generator=gen()).audios
     np.testing.assert_allclose(np.concatenate(streamed, axis=-1), whole, atol=2e-4)
+    guided_pipe.semantic_model.generation_config.guidance_scale = 3.0  # as a stage may be saved
+    try:
+        asked = [
+            guided_pipe(
+                "calm", audio_length_in_s=2.0, guidance_scale=scale, generator=gen(), return_tokens=True
+            ).tokens
+            for scale in (None, 1.0)
+        ]
+    finally:
+        guided_pipe.semantic_model.generation_config.guidance_scale = None
+    assert torch.equal(asked[0]["semantic"], guided["semantic"])
+    assert torch.equal(asked[1]["semantic"], plain["semantic"])
     with pytest.raises(ValueError, match="condition dropout"):
         pipe("calm", guidance_scale=3.0)
     with pytest.raises(ValueError, match="guidance_scale"):

@@ -203,16 +203,16 @@ def _guide(
     """Hand guidance to the stages that were trained for it; without any, refuse it."""
     if negative_prompt is not None and guidance_scale is None:
         raise ValueError("`negative_prompt` leads away by guidance: pass a `guidance_scale` too, 3.0 say.")
-    if guidance_scale is None or guidance_scale == 1:
-        if negative_prompt is not None:
-            raise ValueError("`negative_prompt` needs a `guidance_scale` other than 1.")
+    if guidance_scale == 1 and negative_prompt is not None:
+        raise ValueError("`negative_prompt` needs a `guidance_scale` other than 1.")
+    if guidance_scale is None:
         return
     able = [
         name
         for name, stage in chain.stages.items()
         if stage.config.condition_dropout or asked.settings[name].get("force_guidance")
     ]
-    if not able:
+    if not able and guidance_scale != 1:
         raise ValueError(
             f"`guidance_scale` needs a stage that was trained with condition dropout; none of {', '.join(chain.stages)} was "
             "(`settings={'force_guidance': True}` tries it all the same)."
