@@ -54,7 +54,9 @@ if TYPE_CHECKING:  # what `__getattr__` gives, for type checkers
         MusicLMSemanticConfig,
         MusicLMStageConfig,
         SemanticQuantizerConfig,
+        SpectralCodecConfig,
     )
+    from .models.spectral_codec import SpectralCodecModel
     from .models.stages import (
         MusicLMCoarseModel,
         MusicLMFineModel,

@@ -249,7 +249,7 @@ def test_conditions_are_cut_by_time(pipe):
         ({"prompt": "a", "output_type": "wav"}, "output_type"),
         ({"prompt": ["a", "b"], "generator": [seeded()]}, "1 generators for a batch of 2"),
         ({"clap_token_ids": torch.full((1, 3), 16)}, "16"),
-        ({"clap_token_ids": torch.zeros(1, 3)}, "integer"),
+        ({"clap_token_ids": torch.zeros(1, 3)}, "whole numbers"),
         ({"prompt": "a", "semantic_token_ids": torch.zeros(1, 5, dtype=torch.long)}, "5 frames"),
         ({"prompt": "a", "coarse_token_ids": torch.zeros(1, 5, 2, dtype=torch.long)}, "5 frames"),
         ({"prompt": "a", "coarse_token_ids": torch.zeros(1, 50, 4, dtype=torch.long)}, "4 codebooks"),
