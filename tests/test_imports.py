@@ -117,3 +117,13 @@ def test_no_circle_of_imports():
 def test_no_file_is_longer_than_400_lines():
     long = {path.name: n for path in source_files() if (n := len(path.read_text(encoding="utf-8").splitlines())) > 400}
     assert not long
+
+
+def test_no_lazy_name_is_that_of_its_packages_module():
+    """Importing the module would put it in the name's place."""
+    for package in ROOT.rglob("__init__.py"):
+        modules = {path.stem for path in package.parent.iterdir()}
+        for node in ast.parse(package.read_text(encoding="utf-8")).body:
+            named = isinstance(node, ast.Assign) and getattr(node.targets[0], "id", "") == "_MODULE_OF"
+            if named and isinstance(node.value, ast.Dict):
+                assert not modules & {key.value for key in node.value.keys}, package

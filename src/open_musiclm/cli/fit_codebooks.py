@@ -59,8 +59,8 @@ def run(args: argparse.Namespace) -> int:
     from ..data.networks import load_networks
     from ..data.records import write_whole
     from ..outputs import sole_writer, try_folder
+    from ..training.codebook_fitting import FittingSettings, fit_codebooks
     from ..training.finish import place
-    from ..training.fit_codebooks import FittingSettings, fit_codebooks
 
     quiet_libraries()
     only = ("clap", "clap_processor", "clap_quantizer", "semantic_encoder", "semantic_quantizer")

@@ -166,7 +166,7 @@ def run(args: argparse.Namespace) -> int:
         license=args.license,
         arguments=parse_settings(args.set),
     )
-    from ..training.train_stage import train_stage
+    from ..training.stage_training import train_stage
 
     quiet_libraries()
     summary = train_stage(plan)

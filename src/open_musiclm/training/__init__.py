@@ -26,10 +26,10 @@ _MODULE_OF = {
     "save_lora": "lora",
     "push_lora": "lora",
     "last_complete_checkpoint": "checkpoints",
-    "train_stage": "train_stage",
+    "train_stage": "stage_training",
     "TrainingPlan": "plan",
     "ResidualKMeans": "residual_kmeans",
-    "fit_codebooks": "fit_codebooks",
+    "fit_codebooks": "codebook_fitting",
 }
 
 __all__ = [*_MODULE_OF]
