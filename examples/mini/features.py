@@ -1,4 +1,4 @@
-"""What the frozen networks say of clips, many at once; one clip at a time it is `open_musiclm.tokenizers.networks`."""
+"""What the frozen networks say of clips, many at once; one clip at a time it is `open_musiclm.tokenizers.clap`."""
 
 from __future__ import annotations
 

@@ -85,7 +85,7 @@ def resample_to_semantic_rate(waveforms: np.ndarray, recipe: Recipe) -> np.ndarr
 
 
 def normalise_waveform(waveforms: torch.Tensor) -> torch.Tensor:
-    """Zero mean and unit variance for each of (batch, samples), as `open_musiclm.tokenizers.networks` has it."""
+    """Zero mean and unit variance for each of (batch, samples), as `open_musiclm.tokenizers.semantic` has it."""
     variance, mean = torch.var_mean(waveforms, dim=1, keepdim=True)
     return (waveforms - mean) / torch.sqrt(variance + 1e-7)
 

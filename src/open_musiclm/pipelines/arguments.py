@@ -112,7 +112,7 @@ def sort_arguments(
         if unknown[0] in attribute_names():
             raise ValueError(
                 f"No stage of this pipeline has a stream of {unknown[0]}, so `{unknown[0]}` cannot be asked for; its streams "
-                f"are {', '.join(chain.streams)}. Train one with `open-musiclm tokenize --streams {unknown[0]}`."
+                f"are {', '.join(chain.streams)}. docs/features.md says what each needs."
             )
         raise ValueError(
             f"The pipeline has no argument {unknown[0]!r}: its streams are {', '.join(streams)}, its stages' settings "

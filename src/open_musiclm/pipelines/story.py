@@ -1,4 +1,4 @@
-"""Story mode: prompts that change on the way (MusicLM, section 5.3), as a schedule of texts over time.
+"""Story mode: prompts that change on the way (MusicLM, section 6), as a schedule of texts over time.
 
     [(0, "calm piano"), (15, "add drums")]            in Python
     "0:00 calm piano | 0:15 add drums"                on the command line, or one part a line in a file
