@@ -25,7 +25,12 @@ import open_musiclm.conversion.convert
 from open_musiclm.cli import main
 started = time.process_time()
 code = main(sys.argv[1:])
-print(code, time.process_time() - started, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+seconds = time.process_time() - started
+try:  # what getrusage says counts what the process was before it ran this, a copy of a large one say
+    kilobytes = next(line.split()[1] for line in open("/proc/self/status") if line.startswith("VmHWM"))
+except (OSError, StopIteration):
+    kilobytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+print(code, seconds, kilobytes)
 """
 
 

@@ -174,7 +174,7 @@ def test_of_the_candidates_the_one_that_makes_what_follows_likeliest_is_kept(pip
         (-1.0, 2.0, "vary", "not within"),
         (1.0, 1.0, "replace", "no length"),
         (1.0, 2.0, "paint", "replace, extend, vary, repeat"),
-        (float("nan"), 2.0, "replace", "not within"),
+        (float("nan"), 2.0, "replace", "`start_in_s` must be a number of seconds"),
     ],
 )
 def test_a_region_that_is_none_is_refused(pipe, start, stop, way, says):

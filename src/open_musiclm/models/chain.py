@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from ..given import shown
 from .streams import TokenStream
 
 
@@ -57,10 +58,10 @@ def find_stage(stages: Mapping[str, Any], name: str) -> str:
     Raises:
         ValueError: no stage is called so; the message names those there are.
     """
-    for component, stage in stages.items():
+    for component, stage in stages.items() if isinstance(name, str) else ():
         if name in (component, short_name(component), streams_of(stage)[-1].name):
             return component
-    raise ValueError(f"There is no stage {name!r}; there are {', '.join(map(short_name, stages)) or 'none'}.")
+    raise ValueError(f"There is no stage {shown(name)}; there are {', '.join(map(short_name, stages)) or 'none'}.")
 
 
 def _waits_for(streams: Sequence[TokenStream], makers: Mapping[str, str]) -> set[str]:

@@ -10,6 +10,7 @@ from huggingface_hub.dataclasses import strict
 from transformers import AutoConfig, PreTrainedConfig
 
 from ..registration import register_models
+from .configuration_checks import check_ranges
 from .streams import TokenStream, resolve_streams
 
 POSITION_BIAS_TYPES = ("continuous", "t5", "none")
@@ -121,6 +122,7 @@ class MusicLMStageConfig(PreTrainedConfig):
             )
         if self.loss_weights is not None and len(self.loss_weights) != len(names):
             raise ValueError(f"`loss_weights` needs one weight for each of the {len(names)} streams {names}.")
+        check_ranges(self, "stage")
         predicted = self.predicted_stream
         if predicted.optional or predicted.context != "same":
             raise ValueError(f"The predicted stream {names[-1]!r} can be neither optional nor of another time.")
@@ -265,6 +267,10 @@ class ClapQuantizerConfig(PreTrainedConfig):
         register_models()
         super().__post_init__(**kwargs)
 
+    def validate_architecture(self):
+        """Part of `@strict`-powered validation."""
+        check_ranges(self, "clap quantizer")
+
 
 @strict
 class SemanticQuantizerConfig(PreTrainedConfig):
@@ -300,7 +306,8 @@ class SemanticQuantizerConfig(PreTrainedConfig):
 
     def validate_architecture(self):
         """Part of `@strict`-powered validation."""
-        if self.num_codebooks < 1 or self.feature_dim % self.num_codebooks:
+        check_ranges(self, "semantic quantizer")
+        if self.feature_dim % self.num_codebooks:
             raise ValueError(
                 f"`num_codebooks` must divide the {self.feature_dim} features into equal groups, got {self.num_codebooks}."
             )
@@ -341,6 +348,7 @@ class SpectralCodecConfig(PreTrainedConfig):
 
     def validate_architecture(self):
         """Part of `@strict`-powered validation."""
+        check_ranges(self, "spectral codec")
         if self.audio_channels != 1:
             raise ValueError(f"A spectral codec is mono; got audio_channels={self.audio_channels}.")
         if not 0 < self.fft_hop <= self.fft_size // 4:

@@ -19,6 +19,8 @@ from typing import Any
 
 import torch
 
+from ..given import as_count, as_number, shown
+
 #: id of a padded position in a token tensor: it has a zero embedding and is never attended to
 PADDING_ID = -1
 #: how the codebooks of a frame may lie in the steps of a sequence: see patterns.py
@@ -68,27 +70,40 @@ class TokenStream:
     vocabulary: tuple[str, ...] | None = None
 
     def __post_init__(self):
+        if not isinstance(self.name, str) or not self.name.isidentifier():
+            raise ValueError(f"A stream's name is used as an argument name, so {shown(self.name)} cannot be one.")
         if self.vocabulary is not None:
-            object.__setattr__(self, "vocabulary", tuple(self.vocabulary))
+            names = self.vocabulary
+            if not isinstance(names, list | tuple) or not all(isinstance(each, str) for each in names):
+                raise ValueError(f"Stream {self.name!r}: vocabulary must be a list of names, got {shown(names)}.")
+            object.__setattr__(self, "vocabulary", tuple(names))
             if len(self.vocabulary) > self.codebook_size:
                 raise ValueError(
                     f"Stream {self.name!r}: {len(self.vocabulary)} names do not fit {self.codebook_size} ids."
                 )
+        for field in ("source", "codebook_fingerprint"):
+            if not isinstance(getattr(self, field), str | None):
+                raise ValueError(f"Stream {self.name!r}: {field} must be a text, got {shown(getattr(self, field))}.")
         if self.source is None:
             object.__setattr__(self, "source", SOURCES_OF_OLD.get(self.name, self.name))
-        if not self.name.isidentifier():
-            raise ValueError(f"A stream's name is used as an argument name, so {self.name!r} cannot be one.")
-        for field in ("codebook_size", "num_codebooks"):
-            if getattr(self, field) < 1:
-                raise ValueError(f"Stream {self.name!r}: {field} must be at least 1, got {getattr(self, field)}.")
-        if self.frame_rate is not None and not self.frame_rate > 0:
-            raise ValueError(f"Stream {self.name!r}: frame_rate must be positive, got {self.frame_rate}.")
-        if self.first_codebook is not None and self.first_codebook < 0:
-            raise ValueError(f"Stream {self.name!r}: first_codebook must not be negative, got {self.first_codebook}.")
+        for field, least in (
+            ("codebook_size", 1),
+            ("num_codebooks", 1),
+            ("num_edge_frames", 0),
+            ("first_codebook", 0),
+        ):
+            if field != "first_codebook" or self.first_codebook is not None:
+                as_count(f"Stream {self.name!r}: {field}", getattr(self, field), least)
+        for field in ("frame_rate", "context_in_s"):
+            if getattr(self, field) is not None:
+                needed = "a positive number (0.001 to 1,000,000)"
+                as_number(f"Stream {self.name!r}: {field}", getattr(self, field), needed, lambda n: 1e-3 <= n <= 1e6)
+        if not isinstance(self.optional, bool):
+            raise ValueError(f"Stream {self.name!r}: optional must be true or false, got {shown(self.optional)}.")
         for field, allowed in (("pattern", PATTERNS), ("context", CONTEXTS)):
             if getattr(self, field) not in allowed:
                 raise ValueError(
-                    f"Stream {self.name!r}: {field} must be one of {allowed}, got {getattr(self, field)!r}."
+                    f"Stream {self.name!r}: {field} must be one of {allowed}, got {shown(getattr(self, field))}."
                 )
         if (self.context == "after") != (self.context_in_s is not None):
             raise ValueError(
@@ -121,15 +136,31 @@ class TokenStream:
         return asdict(self)
 
 
+def described_stream(fields: Any) -> TokenStream:
+    """A stream as a config or record describes it.
+
+    Raises:
+        ValueError: no table, fields that no stream has, or values that none can have.
+    """
+    if not isinstance(fields, dict):
+        raise ValueError(f"A stream is described by a table of its fields, got {shown(fields)}.")
+    try:
+        return TokenStream(**fields)
+    except TypeError as error:
+        raise ValueError(f"A stream cannot be described by {shown(fields)}: {error}.") from None
+
+
 def resolve_streams(streams: Iterable[TokenStream | dict[str, Any]]) -> list[TokenStream]:
     """A stage's (or a token dataset's) streams, each with its place among its source's codebooks.
 
     One that does not say it follows those of its source before it in the list: so the fine stream of a config saved
     before streams said it begins behind the coarse one.
     """
+    if not isinstance(streams, Iterable) or isinstance(streams, str | dict):
+        raise ValueError(f"Streams are a list, each described by a table of its fields; got {shown(streams)}.")
     resolved: list[TokenStream] = []
-    for stream in streams:
-        stream = stream if isinstance(stream, TokenStream) else TokenStream(**stream)
+    for given in streams:
+        stream = given if isinstance(given, TokenStream) else described_stream(given)
         if stream.first_codebook is None:
             before = [s for s in resolved if s.source == stream.source and s.context == stream.context]
             first = max(((s.first_codebook or 0) + s.num_codebooks for s in before), default=0)

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from numbers import Integral, Real
 from typing import Any
 
-import numpy as np
 import torch
 
+from ..given import as_count, as_number, as_tokens, shown
+from ..models.streams import TokenStream, check_token_range, flatten_tokens, unflatten_tokens
 from ..tokenizers.attributes import attribute_names
 from .chain import StageChain
 from .mixtures import Mixture, Recording
@@ -42,17 +42,8 @@ def check_numbers(
 
 
 def check_count(name: str, count: Any) -> None:
-    whole = isinstance(count, Integral) and not isinstance(count, bool)
-    if not whole or count < 1:
-        raise ValueError(f"`{name}` must be a whole number and at least 1, got {shown(count)}.")
-    check_batch(1, count)
-
-
-def shown(value: Any) -> str:
-    """What was given, short enough for a line."""
-    text = ascii(value) if isinstance(value, str) else repr(value)
-    text = " ".join(text.split())
-    return text if len(text) <= 120 else f"{text[:120]}… ({type(value).__name__})"
+    """Refuse what is no count of waveforms that one call makes."""
+    check_batch(1, as_count(f"`{name}`", count))
 
 
 def check_batch(num_prompts: int, num_each: int) -> None:
@@ -64,15 +55,10 @@ def check_batch(num_prompts: int, num_each: int) -> None:
         )
 
 
-def check_length(audio_length_in_s: Any, sampling_rate: int) -> float:
+def check_length(audio_length_in_s: Any, sampling_rate: int, name: str = "audio_length_in_s") -> float:
     """The length of a piece in seconds; a `ValueError` if it is no number, or no sample or more than a day."""
-    number = isinstance(audio_length_in_s, Real) and not isinstance(audio_length_in_s, bool)
-    if not number or not 0 < audio_length_in_s <= MAX_LENGTH_IN_S:  # not a number is neither
-        raise ValueError(
-            f"`audio_length_in_s` must be a number of seconds above 0 and up to {MAX_LENGTH_IN_S:.0f}, got "
-            f"{shown(audio_length_in_s)}."
-        )
-    length = float(audio_length_in_s)
+    needed = f"a number of seconds above 0 and up to {MAX_LENGTH_IN_S:.0f}"
+    length = as_number(f"`{name}`", audio_length_in_s, needed, lambda seconds: 0 < seconds <= MAX_LENGTH_IN_S)
     if not round(length * sampling_rate):
         raise ValueError(
             f"{length:g} s hold no sample at {sampling_rate} Hz; the shortest piece has {1 / sampling_rate:.2g} s."
@@ -118,11 +104,8 @@ def sort_arguments(
             f"The pipeline has no argument {unknown[0]!r}: its streams are {', '.join(streams)}, its stages' settings "
             f"{', '.join(stages)}."
         )
-    given = {
-        streams[name]: as_tokens(name, value)
-        for name, value in others.items()
-        if name in streams and value is not None
-    }
+    by_name = {streams[name]: value for name, value in others.items() if name in streams and value is not None}
+    given = given_streams(chain, by_name)
     shared = checked_settings("settings", settings)
     of_stages = {name: {**shared, **checked_settings(key, others.get(key))} for key, name in stages.items()}
     return given, of_stages
@@ -139,20 +122,69 @@ def checked_settings(argument: str, settings: Any) -> dict[str, Any]:
     return dict(settings)
 
 
-def as_tokens(argument: str, tokens: Any) -> torch.Tensor:
-    """Tokens as a tensor of whole numbers, (batch, …); lists and arrays of them are taken too."""
-    if not isinstance(tokens, torch.Tensor):
-        try:
-            tokens = torch.as_tensor(np.asarray(tokens))
-        except (TypeError, ValueError, RuntimeError, OverflowError):
-            raise ValueError(f"`{argument}` must be a tensor of tokens, got {shown(tokens)}.") from None
-    if tokens.is_floating_point() or tokens.is_complex() or tokens.dtype == torch.bool:
-        raise ValueError(f"`{argument}` must hold whole numbers, got {tokens.dtype}.")
-    if tokens.ndim < 2 or not tokens.numel():
+def given_streams(chain: StageChain, given: Any, argument: str = "tokens") -> dict[str, torch.Tensor]:
+    """Tokens that a caller gives, by the stream's name, as the stages take them: the one place where they are converted.
+
+    Args:
+        given: tensors, arrays or lists of whole numbers; those that are `None` are passed over.
+        argument: what holds them, for messages.
+
+    Returns:
+        (batch, frames, codebooks) for several codebooks, (batch, frames) for one; for a stream that describes the whole
+        piece (batch, codebooks).
+
+    Raises:
+        ValueError: no table, a stream that no stage has, or tokens of another shape or outside their codebook.
+    """
+    if not isinstance(given, Mapping):
+        raise ValueError(f"`{argument}` must be a table of tokens by their stream's name, got {shown(given)}.")
+    for name in given:
+        if name not in chain.streams:
+            raise ValueError(
+                f"`{argument}`: no stage here has the stream {shown(name)}; there are {', '.join(chain.streams)}."
+            )
+    return {name: stream_tokens(chain.streams[name], rows) for name, rows in given.items() if rows is not None}
+
+
+def stream_tokens(stream: TokenStream, tokens: Any) -> torch.Tensor:
+    """One stream's tokens as [`given_streams`] gives them."""
+    flat = flatten_tokens(as_tokens(stream.argument, tokens), stream)
+    check_token_range(flat, stream)
+    num_frames, rest = divmod(flat.shape[1], stream.num_codebooks)
+    if rest or (stream.frame_rate is None and num_frames != 1):
+        needed = "one frame" if stream.frame_rate is None else "whole frames"
         raise ValueError(
-            f"`{argument}` must have a row of tokens for each sample, (batch, …), got the shape {tuple(tokens.shape)}."
+            f"`{stream.argument}` must have {needed} of {stream.num_codebooks} tokens a sample, got {flat.shape[1]} tokens."
         )
-    return tokens
+    return flat if stream.frame_rate is None else unflatten_tokens(flat, stream)
+
+
+def given_beginnings(chain: StageChain, beginnings: Any) -> dict[str, torch.Tensor]:
+    """First tokens of streams that stages make, by the stream's name: [`given_streams`] without padding.
+
+    Raises:
+        ValueError: as [`given_streams`], or a stream that no stage makes.
+    """
+    if beginnings is None:
+        return {}
+    made = given_streams(chain, beginnings, "beginnings")
+    for name, tokens in made.items():
+        if name not in chain.makers:
+            raise ValueError(
+                f"No stage makes the stream {name!r}, so it has no beginning; there are {', '.join(chain.makers)}."
+            )
+        if int(tokens.min()) < 0:
+            raise ValueError(f"`beginnings`: that of {name!r} holds padding, from which nothing can go on.")
+    return made
+
+
+def check_rows_of_beginnings(beginnings: Mapping[str, torch.Tensor], batch_size: int) -> None:
+    """A beginning serves all waveforms, or there is one for each."""
+    for name, tokens in beginnings.items():
+        if len(tokens) not in (1, batch_size):
+            raise ValueError(
+                f"`beginnings` has {len(tokens)} rows of {name!r} for {batch_size} waveforms; pass one row, or one for each."
+            )
 
 
 def given_by_prompt(

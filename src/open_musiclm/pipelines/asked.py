@@ -17,9 +17,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from ..given import as_number
 from ..tokenizers.attributes import find_attribute
 from ..tokenizers.clap import clap_text_embeddings
-from .arguments import check_prompts, given_by_prompt, sort_arguments
+from .arguments import check_prompts, given_beginnings, given_by_prompt, sort_arguments
 from .chain import StageChain
 from .mixtures import Mixture, Recording, mixture_embedding, recording_embedding
 from .story import Story, is_story, make_story
@@ -54,8 +55,9 @@ def as_recording(audio: Any, sampling_rate: int, name: str) -> Recording:
         return audio
     if isinstance(audio, str | Path):
         return Recording.read(audio)
+    rate: Any = sampling_rate
     if isinstance(audio, tuple) and len(audio) == 2 and not isinstance(audio[0], int | float):
-        audio, sampling_rate = audio
+        audio, rate = audio
     if isinstance(audio, torch.Tensor):
         audio = audio.detach().float().cpu().numpy()
     if not isinstance(audio, np.ndarray | list):
@@ -63,7 +65,7 @@ def as_recording(audio: Any, sampling_rate: int, name: str) -> Recording:
             f"`{name}` takes a file, (audio, sampling rate), or (channels, samples) at {sampling_rate} Hz; got "
             f"{type(audio).__name__}."
         )
-    return Recording(np.asarray(audio), int(sampling_rate))
+    return Recording(audio, rate)
 
 
 @dataclass
@@ -161,12 +163,7 @@ def understand(
                 raise ValueError(f"Pass `{name}` or `{attributes[name].argument}`, one of the two.")
             given[name] = token_ids.expand(number, *token_ids.shape[1:])
     _guide(pipe, chain, asked, negative_prompt, guidance_scale)
-    for name, tokens in (beginnings or {}).items():
-        if name not in chain.makers:
-            raise ValueError(
-                f"No stage makes the stream {name!r}, so it has no beginning; there are {', '.join(chain.makers)}."
-            )
-        asked.beginnings[name] = tokens
+    asked.beginnings = given_beginnings(chain, beginnings)
     return asked
 
 
@@ -192,8 +189,7 @@ def _with_reference(prompt: Any, recording: Recording | None, weight: float) -> 
     prompts = check_prompts(prompt)
     if recording is None:
         return prompts
-    if not 0 < weight < 1:
-        raise ValueError(f"`reference_weight` must lie between 0 and 1, got {weight!r}.")
+    weight = as_number("`reference_weight`", weight, "a number between 0 and 1", lambda share: 0 < share < 1)
     return [Mixture((text, recording), (1 - weight, weight)) if isinstance(text, str) else text for text in prompts]
 
 
@@ -207,6 +203,7 @@ def _guide(
         raise ValueError("`negative_prompt` needs a `guidance_scale` other than 1.")
     if guidance_scale is None:
         return
+    guidance_scale = as_number("`guidance_scale`", guidance_scale, "a number")
     able = [
         name
         for name, stage in chain.stages.items()
@@ -218,9 +215,12 @@ def _guide(
             "(`settings={'force_guidance': True}` tries it all the same)."
         )
     for name in able:
-        asked.settings[name].setdefault("guidance_scale", float(guidance_scale))
+        asked.settings[name].setdefault("guidance_scale", guidance_scale)
     if negative_prompt is not None:
-        encoded = pipe.clap_quantizer.encode(embed_prompts(pipe, check_prompts(negative_prompt)))
+        negative = check_prompts(negative_prompt)
+        if len(negative) != 1:
+            raise ValueError(f"`negative_prompt` must be one text for all waveforms, got {len(negative)}.")
+        encoded = pipe.clap_quantizer.encode(embed_prompts(pipe, negative))
         asked.negative = given_by_prompt(chain, {}, encoded)
 
 

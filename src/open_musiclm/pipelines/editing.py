@@ -20,7 +20,9 @@ import numpy as np
 import torch
 
 from ..audio import resample
+from ..given import as_count, as_number, shown
 from ..models.streams import PADDING_ID
+from .arguments import check_length
 from .mixtures import Recording
 from .recordings import encode_recording, tokens_of_stream
 from .seams import join_after, join_before, match_level
@@ -68,6 +70,7 @@ def continue_recording(
 ) -> EditedAudio:
     """The recording, and `audio_length_in_s` more; its own samples stay as they are."""
     audio = recording.channels
+    as_count("`num_variants`", num_variants)
     made, _ = _make_and_judge(
         pipe, recording, audio.shape[1], None, audio_length_in_s, prompt, num_variants, 1, generator, settings
     )
@@ -107,15 +110,21 @@ def edit_recording(
     audio, rate = recording.channels, recording.sampling_rate
     length = recording.length_in_s
     if way not in WAYS:
-        raise ValueError(f"A region can be changed by {', '.join(WAYS)}; got {way!r}.")
-    if not (math.isfinite(start_in_s) and math.isfinite(stop_in_s) and 0 <= start_in_s <= stop_in_s <= length + 1e-6):
+        raise ValueError(f"A region can be changed by {', '.join(WAYS)}; got {shown(way)}.")
+    start_in_s = as_number("`start_in_s`", start_in_s, "a number of seconds")
+    stop_in_s = as_number("`stop_in_s`", stop_in_s, "a number of seconds")
+    as_count("`num_variants`", num_variants)
+    as_count("`num_candidates`", num_candidates)
+    if not 0 <= start_in_s <= stop_in_s <= length + 1e-6:
         raise ValueError(
             f"The region {start_in_s:g} to {stop_in_s:g} s lies not within the recording's {length:.2f} s."
         )
     start, stop = round(start_in_s * rate), min(round(stop_in_s * rate), audio.shape[1])
     region_in_s = (stop - start) / rate
     new_length = region_in_s if new_length_in_s is None else new_length_in_s
-    if not (math.isfinite(new_length) and new_length > 0) or (region_in_s == 0 and way != "extend"):
+    if new_length_in_s is not None:
+        new_length = as_number("`new_length_in_s`", new_length, "a number of seconds above 0", lambda n: n > 0)
+    if not new_length or (region_in_s == 0 and way != "extend"):
         raise ValueError(f"The region {start_in_s:g} to {stop_in_s:g} s has no length; nothing can be made of it.")
     if way == "repeat":
         copies = np.repeat(audio[None, :, start:stop], num_variants, axis=0)
@@ -159,7 +168,8 @@ def loop_recording(
     The recording is turned half round, so that the seam lies in the middle of it; that is mended, and turned back.
     """
     audio, rate = recording.channels, recording.sampling_rate
-    length, seam = audio.shape[1], round(seam_in_s * rate)
+    length = audio.shape[1]
+    seam = round(as_number("`seam_in_s`", seam_in_s, "a number of seconds") * rate)
     if not 0 < seam <= length // 4:
         raise ValueError(
             f"A loop's seam must be above 0 and at most a quarter of its {length / rate:.2f} s, got {seam_in_s!r} s."
@@ -200,7 +210,7 @@ def _make_and_judge(
     """New audio for the region that begins at sample `start`, (variants, channels, samples), and how likely what follows it
     is; `stop` is the first sample of that, `None` if nothing does."""
     chain, grid, rate = pipe.chain, pipe.time_grid, recording.sampling_rate
-    audio = recording.channels
+    audio, length_in_s = recording.channels, check_length(length_in_s, recording.sampling_rate)
     longest = max(
         to_fraction(s.config.window_in_s) - to_fraction(s.config.window_stride_in_s) for s in chain.stages.values()
     )

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from ..tokenizers.attributes.tempo import Tempo
 from .editing import loop_recording
 from .mixtures import Recording
 
@@ -22,7 +23,7 @@ def whole_bars(length_in_s: float, tempo: Any) -> float:
     """The length, rounded to bars of four beats if there is a tempo in beats a minute."""
     if tempo is None:
         return length_in_s
-    bar = BEATS_A_BAR * 60.0 / float(str(tempo).lower().removesuffix("bpm"))
+    bar = BEATS_A_BAR * 60.0 / Tempo().read(tempo)
     return max(round(length_in_s / bar), 1) * bar
 
 

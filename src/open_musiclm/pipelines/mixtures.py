@@ -10,7 +10,6 @@ between them can be asked for too. A recording's embedding is the mean of those 
 
 from __future__ import annotations
 
-import math
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,12 +18,15 @@ import numpy as np
 import torch
 
 from ..audio import read_audio, resample
+from ..given import as_number, shown
 from ..tokenizers.clap import clap_audio_embeddings, clap_text_embeddings
 
 WINDOW_STRIDE_IN_S = 1.0
+#: rates of sound files, in Hz: below lies no music, above no converter
+LOWEST_RATE, HIGHEST_RATE = 100, 4_000_000
 _WEIGHT = re.compile(r"^([+-]?\s*\d+(?:\.\d+)?)\s*\*\s*(.+)$", re.DOTALL)
 #: a sum's parts are separated by a plus or minus before a weight: " + 0.3 * "
-_JOINT = re.compile(r"\s*([+-])\s*(?=\d+(?:\.\d+)?\s*\*)")
+_JOINT = re.compile(r"([+-])\s*(?=\d+(?:\.\d+)?\s*\*)")
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,7 +47,10 @@ class Recording:
     may_be_silent: bool = False
 
     def __post_init__(self):
-        channels = np.atleast_2d(np.asarray(self.channels, dtype=np.float32))
+        try:
+            channels = np.atleast_2d(np.asarray(self.channels, dtype=np.float32))
+        except (TypeError, ValueError, OverflowError):
+            raise ValueError(f"A recording must hold numbers, got {shown(self.channels)}.") from None
         if channels.ndim != 2 or not channels.size:
             raise ValueError(
                 f"A recording must have samples, (samples,) or (channels, samples); got {channels.shape}."
@@ -54,10 +59,11 @@ class Recording:
             raise ValueError(
                 f"A recording must be (channels, samples); got {channels.shape}, which looks like its transpose."
             )
-        if isinstance(self.sampling_rate, bool) or not self.sampling_rate > 0:
-            raise ValueError(
-                f"A recording's sampling rate must be a positive number of Hz, got {self.sampling_rate!r}."
-            )
+        needed = f"a number of Hz from {LOWEST_RATE} to {HIGHEST_RATE}"
+        rate = as_number(
+            "A recording's sampling rate", self.sampling_rate, needed, lambda hz: LOWEST_RATE <= hz <= HIGHEST_RATE
+        )
+        object.__setattr__(self, "sampling_rate", int(rate))
         if not np.isfinite(channels).all():
             raise ValueError("A recording must hold finite numbers.")
         if not self.may_be_silent and not np.abs(channels).max() > 0:
@@ -97,8 +103,9 @@ class Mixture:
         if not self.parts or len(self.parts) != len(self.weights):
             raise ValueError("A mixture needs parts, and a weight for each.")
         for part, weight in zip(self.parts, self.weights, strict=True):
-            if isinstance(weight, bool) or not math.isfinite(weight) or weight == 0:
-                raise ValueError(f"The weight of a mixture's part must be a number other than 0, got {weight!r}.")
+            as_number("The weight of a mixture's part", weight, "a number other than 0", lambda number: number != 0)
+            if not isinstance(part, str | Recording):
+                raise ValueError(f"A mixture's parts are texts and recordings, got {shown(part)}.")
             if isinstance(part, str) and not part.strip():
                 raise ValueError("A mixture has a part without a text.")
 
@@ -121,13 +128,20 @@ def parse_mixture(text: str) -> Mixture | None:
         found = _WEIGHT.match(piece.strip())
         if found is None:
             raise ValueError(
-                f'Every part of a mixture has a weight, as in "0.3 * warm strings"; got {piece.strip()!r}.'
+                f'Every part of a mixture has a weight, as in "0.3 * warm strings"; got {shown(piece.strip())}.'
             )
         weight = float(found.group(1).replace(" ", ""))
         weights.append(-weight if sign == "-" else weight)
         words = found.group(2).strip()
-        parts.append(Recording.read(words) if Path(words).is_file() else words)
+        parts.append(Recording.read(words) if _is_file(words) else words)
     return Mixture(tuple(parts), tuple(weights))
+
+
+def _is_file(words: str) -> bool:
+    try:
+        return Path(words).is_file()
+    except OSError:  # more letters than a file's name may have
+        return False
 
 
 def recording_embedding(clap, processor, recording: Recording) -> torch.Tensor:

@@ -23,7 +23,13 @@ from ..hub.pipelines import PublishedPipeline
 from ..tokenizers.codec import as_codec
 from ..tokenizers.compatibility import check_components
 from .adapters import AdapterMixin
-from .arguments import check_nothing_missing, check_numbers, check_prompts, rows_of_batch
+from .arguments import (
+    check_nothing_missing,
+    check_numbers,
+    check_prompts,
+    check_rows_of_beginnings,
+    rows_of_batch,
+)
 from .asked import DEFAULT_REFERENCE_WEIGHT, PromptPart, embed_prompts, make_prompt, understand
 from .chain import StageChain
 from .editing_steps import EditingSteps
@@ -233,6 +239,7 @@ class MusicLMPipeline(PipelineSteps, NamedSteps, EditingSteps, AdapterMixin, Pub
         check_nothing_missing(chain, asked.given)
         tokens = rows_of_batch(asked.given, num_made)
         batch_size = len(next(iter(tokens.values()))) if tokens else num_made
+        check_rows_of_beginnings(asked.beginnings, batch_size)
         # each stage of each waveform draws from a generator of its own, so skipping a stage changes no other
         number = len(chain.stages)
         own = spawn_generators(resolve_generators(generator, batch_size), number)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
 from ..audio import resample
+from ..given import shown
 from ..models.streams import TokenStream
 from .chain import StageChain
 from .mixtures import Recording
@@ -34,7 +35,10 @@ def encode_recording(
     from ..data.tokenizer import MusicTokenizer, TokenizingSettings
 
     chain = pipe.chain
-    streams = [chain.streams[name] for name in (names if names is not None else chain.makers)]
+    streams = [
+        chain.streams[name]
+        for name in (chain.makers if names is None else known_names("streams", chain.streams, names))
+    ]
     longest = max(float(stage.config.window_in_s) for stage in chain.stages.values())
     settings = TokenizingSettings(
         crop_in_s=max(longest, 1.0), overlap_in_s=longest / 5, clap_window_in_s=max(longest, 1.0), min_length_in_s=1.0
@@ -48,6 +52,19 @@ def encode_recording(
     ((_, arrays),) = tokenizer.tokenize([(None, audio)])
     tokens = {s.name: torch.from_numpy(arrays[s.argument].astype(np.int64))[None] for s in tokenizer.streams}
     return {s.name: tokens[s.name].squeeze(-1) if s.num_codebooks == 1 else tokens[s.name] for s in tokenizer.streams}
+
+
+def known_names(argument: str, streams: Mapping[str, Any], names: Any) -> list[str]:
+    """Names of streams that a caller gives, one or several.
+
+    Raises:
+        ValueError: none, or one that is not among `streams`.
+    """
+    given = [names] if isinstance(names, str) else list(names) if isinstance(names, Iterable) else []
+    for name in given or [names]:
+        if not isinstance(name, str) or name not in streams:
+            raise ValueError(f"`{argument}` names one or several of {', '.join(streams)}; got {shown(name)}.")
+    return given
 
 
 def kept_streams(
@@ -69,10 +86,7 @@ def kept_streams(
         ValueError: `keep` names a stream that no stage makes.
     """
     chain = pipe.chain
-    names = [next(iter(chain.makers))] if keep is None else [keep] if isinstance(keep, str) else list(keep)
-    for name in names:
-        if name not in chain.makers:
-            raise ValueError(f"`keep` names the streams to keep, of {', '.join(chain.makers)}; got {name!r}.")
+    names = [next(iter(chain.makers))] if keep is None else known_names("keep", chain.makers, keep)
     tokens = encode_recording(pipe, recording, names)
     length = min(recording.length_in_s, longest_in_s)
     for name, token_ids in tokens.items():

@@ -9,9 +9,9 @@ from typing import Any
 import torch
 
 from ..decoding.sampling import resolve_generators
-from ..models.streams import check_token_range, flatten_tokens
+from ..given import shown
 from ..tokenizers.codec import as_codec
-from .arguments import check_length
+from .arguments import check_length, given_streams
 from .asked import Asked, prompt_over_time
 from .chain import StageChain
 from .pieces import generate_piece, hidden_conditions
@@ -39,7 +39,8 @@ class PipelineSteps:
 
         Args:
             stage: its component, its short name (`"coarse"` for `coarse_model`), or the stream that it predicts.
-            tokens: the streams that it is conditioned on, by name, from time 0 on; optional ones may be left out.
+            tokens: the streams that it is conditioned on, by name, from time 0 on, as tensors, arrays or lists; optional
+                ones may be left out.
             audio_length_in_s: of the piece. The tokens are longer where a stage behind needs a whole window.
             generator: one, or one for each sample.
             on_token: called after each step.
@@ -52,7 +53,9 @@ class PipelineSteps:
             ValueError: no such stage; streams missing, unknown, or too short.
         """
         chain = self.chain
-        name = chain.component(stage)
+        name, tokens = chain.component(stage), given_streams(chain, tokens)
+        if on_token is not None and not callable(on_token):
+            raise ValueError(f"`on_token` must be a function of the number of steps done, got {shown(on_token)}.")
         duration = chain.durations(self._duration(audio_length_in_s))[name]
         return self._generate(chain.stages[name], tokens, duration, chain.grid, generator, on_token, settings)
 
@@ -63,16 +66,15 @@ class PipelineSteps:
         """Codes → waveform (batch, channels, samples) float32.
 
         Args:
-            tokens: the streams of codes by name, (batch, frames, codebooks) each, from the codec's first codebook on; the
+            tokens: the streams of codes by name, (batch, frames, codebooks) each, as tensors, arrays or lists, from the codec's first codebook on; the
                 last ones may be left out.
         """
-        parts, place = [], 0
+        tokens, parts, place = given_streams(self.chain, tokens), [], 0
         for stream in self.chain.decoded:
             if stream.name not in tokens or stream.first_codebook != place:
                 continue
-            flat = flatten_tokens(tokens[stream.name], stream)
-            check_token_range(flat, stream)
-            parts.append(flat.unflatten(1, (-1, stream.num_codebooks)).to(self.codec.device))
+            rows = tokens[stream.name].to(self.codec.device)
+            parts.append(rows.reshape(len(rows), -1, stream.num_codebooks))
             place += stream.num_codebooks
         if len(parts) < len(tokens) or not parts:
             raise ValueError(
@@ -87,7 +89,7 @@ class PipelineSteps:
         codes = torch.cat(parts, dim=-1)
         waveform = as_codec(self.codec).decode(codes).float()
         if audio_length_in_s is not None:
-            waveform = waveform[..., : round(audio_length_in_s * self.sampling_rate)]
+            waveform = waveform[..., : round(check_length(audio_length_in_s, self.sampling_rate) * self.sampling_rate)]
         return waveform
 
     def _duration(self, audio_length_in_s: float) -> Fraction:

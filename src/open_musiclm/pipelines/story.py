@@ -9,13 +9,13 @@ the next over some seconds, and quantizes what lies between.
 
 from __future__ import annotations
 
-import math
-import numbers
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from ..given import as_number, shown
 
 _TIME = re.compile(r"^(?:(?:(\d+):)?(\d+):)?(\d+(?:\.\d+)?)(?:\s*s)?\s+(?=\S)")
 
@@ -38,6 +38,14 @@ class Story:
     def __post_init__(self):
         if not self.texts or len(self.starts) != len(self.texts):
             raise ValueError("A story needs at least one part: a time and a text each.")
+        needed = "a number of seconds"
+        starts = tuple(as_number("The time of a story's part", start, needed) for start in self.starts)
+        object.__setattr__(self, "starts", starts)
+        object.__setattr__(
+            self,
+            "transition_in_s",
+            as_number("`transition_in_s`", self.transition_in_s, "0 or more seconds", lambda length: length >= 0),
+        )
         for start, text in zip(self.starts, self.texts, strict=True):
             if not isinstance(text, str) or not text.strip():
                 raise ValueError(f"The part of a story at {clock(start)} has no text.")
@@ -46,8 +54,6 @@ class Story:
         for before, after in zip(self.starts, self.starts[1:], strict=False):
             if not after > before:
                 raise ValueError(f"A story's times must rise: {clock(after)} comes after {clock(before)}.")
-        if not (math.isfinite(self.transition_in_s) and self.transition_in_s >= 0):
-            raise ValueError(f"`transition_in_s` must be 0 or more seconds, got {self.transition_in_s!r}.")
         gaps = [after - before for before, after in zip(self.starts, self.starts[1:], strict=False)]
         if gaps and self.transition_in_s > min(gaps):
             raise ValueError(
@@ -91,11 +97,8 @@ def make_story(parts: Story | Iterable[tuple[float, str]], transition_in_s: floa
     """A story of (time in seconds, text) pairs."""
     if isinstance(parts, Story):
         return parts
-    parts = list(parts)
-    for start, _ in parts:
-        if not isinstance(start, numbers.Real) or isinstance(start, bool) or not math.isfinite(start):
-            raise ValueError(f"The time of a story's part must be a number of seconds, got {start!r}.")
-    return Story(tuple(float(start) for start, _ in parts), tuple(text for _, text in parts), transition_in_s)
+    starts, texts = zip(*parts, strict=True)
+    return Story(starts, texts, transition_in_s)
 
 
 def parse_story(text: str, transition_in_s: float = 0.0) -> Story | None:
@@ -112,7 +115,7 @@ def parse_story(text: str, transition_in_s: float = 0.0) -> Story | None:
     for part in parts:
         found = _TIME.match(part)
         if found is None:
-            raise ValueError(f'A part of a story begins with its time, as in "0:15 add drums"; got {part!r}.')
+            raise ValueError(f'A part of a story begins with its time, as in "0:15 add drums"; got {shown(part)}.')
         hours, minutes, seconds = (float(group or 0) for group in found.groups())
         read.append((3600 * hours + 60 * minutes + seconds, part[found.end() :].strip()))
     return make_story(read, transition_in_s)

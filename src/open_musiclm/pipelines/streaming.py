@@ -20,7 +20,15 @@ import torch
 from ..decoding.sampling import resolve_generators, spawn_generators
 from ..models.streams import TokenStream
 from ..tokenizers.codec import as_codec
-from .arguments import PROMPT_SOURCE, check_nothing_missing, check_prompts, given_by_prompt, rows_of_batch
+from .arguments import (
+    PROMPT_SOURCE,
+    check_length,
+    check_nothing_missing,
+    check_prompts,
+    check_rows_of_beginnings,
+    given_by_prompt,
+    rows_of_batch,
+)
 from .asked import Asked
 from .chain import StageChain
 from .pieces import Piece, cut_conditions, hidden_conditions, last_frame, stage_windows
@@ -79,6 +87,7 @@ class MusicStream(Iterator):
         rows = rows_of_batch(tokens, num_waveforms_per_prompt)
         self._given = {name: rows[name] for name in given}
         self._batch_size = len(next(iter(rows.values()))) if rows else num_waveforms_per_prompt
+        check_rows_of_beginnings(asked.beginnings, self._batch_size)
         #: streams that the prompt gives, and the stage that asks for it
         self._prompted = {stream.name for stream in chain.from_source(PROMPT_SOURCE)} - given.keys()
         self._asks_prompt = next((name for name in needed if self._reads_prompt(name)), None)
@@ -86,7 +95,9 @@ class MusicStream(Iterator):
         grid = chain.grid
         duration = None if audio_length_in_s is None else pipe._duration(audio_length_in_s)
         self._samples_left = None if audio_length_in_s is None else round(audio_length_in_s * self.sampling_rate)
-        first = None if first_window_in_s is None else round_up(pipe._duration(first_window_in_s), grid)
+        first = None
+        if first_window_in_s is not None:
+            first = round_up(check_length(first_window_in_s, self.sampling_rate, "first_window_in_s"), grid)
         number = len(chain.stages)
         own = spawn_generators(resolve_generators(generator, self._batch_size), number)
         durations = dict.fromkeys(chain.stages) if duration is None else chain.durations(duration)

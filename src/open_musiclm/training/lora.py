@@ -26,7 +26,7 @@ from ..hub.files import StoredTensor, read_header, read_json
 from ..hub.model_card import is_hub_id
 from ..hub.publishing import upload
 from ..hub.reading import all_finite, file_of_repository, told
-from ..models.streams import TokenStream
+from ..models.streams import TokenStream, resolve_streams
 from ..tokenizers.compatibility import check_streams
 
 #: the linear layers of attention and feed-forward
@@ -228,7 +228,7 @@ def adapter_streams(adapter: str | os.PathLike) -> list[TokenStream] | None:
             return None
     if not path.is_file():
         return None
-    return [TokenStream(**stream) for stream in read_json(path)]
+    return resolve_streams(read_json(path))
 
 
 def _check_adapter(stage: Any, adapter: str | os.PathLike) -> None:

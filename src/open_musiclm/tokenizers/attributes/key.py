@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from ...evaluation.metrics.chroma import NUM_CHROMA, Key, key_scores, mean_chroma, parse_key
+from ...given import shown
 from ...models.streams import TokenStream
 from .base import Attribute, UnknownRequest
 
@@ -29,7 +30,7 @@ class KeyAttribute(Attribute):
     def from_request(self, request: Any, stream: TokenStream, duration_in_s: float) -> np.ndarray:
         key = request if isinstance(request, Key) else parse_key(request) if isinstance(request, str) else None
         if key is None:
-            raise UnknownRequest(f"`key` takes {self.takes}, got {request!r}.")
+            raise UnknownRequest(f"`key` takes {self.takes}, got {shown(request)}.")
         return np.full((1, 1), self._id(key), dtype=np.int64)
 
     def from_audio(

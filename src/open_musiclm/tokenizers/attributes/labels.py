@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from ...given import shown
 from ...models.streams import PADDING_ID, TokenStream
 from .base import Attribute, UnknownRequest
 
@@ -46,10 +47,10 @@ class Label(Attribute):
     def from_request(self, request: Any, stream: TokenStream, duration_in_s: float) -> np.ndarray:
         names = request.split("+") if isinstance(request, str) else request
         if not isinstance(names, Sequence) or not names or not all(isinstance(name, str) for name in names):
-            raise UnknownRequest(f"`{stream.name}` takes {self.takes}, got {request!r}.")
+            raise UnknownRequest(f"`{stream.name}` takes {self.takes}, got {shown(request)}.")
         if len(names) > stream.num_codebooks:
             raise UnknownRequest(
-                f"`{stream.name}` takes up to {stream.num_codebooks} names, got {len(names)}: {', '.join(names)}."
+                f"`{stream.name}` takes up to {stream.num_codebooks} names, got {len(names)}: {shown(list(names))}."
             )
         ids = [self._id(name, stream) for name in names]
         return np.array([ids + [PADDING_ID] * (stream.num_codebooks - len(ids))], dtype=np.int64)
@@ -70,7 +71,9 @@ class Label(Attribute):
         if _plain(name) not in places:
             near = difflib.get_close_matches(_plain(name), places, n=3, cutoff=0.0)
             known = ", ".join((stream.vocabulary or ())[places[match]] for match in near)
-            raise UnknownRequest(f"This model knows no {stream.name} {name.strip()!r}; the nearest it knows: {known}.")
+            raise UnknownRequest(
+                f"This model knows no {stream.name} {shown(name.strip())}; the nearest it knows: {shown(known)[1:-1]}."
+            )
         return places[_plain(name)]
 
 

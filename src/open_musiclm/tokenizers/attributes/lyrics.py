@@ -14,9 +14,12 @@ from typing import Any
 
 import numpy as np
 
+from ...given import shown
 from ...models.streams import TokenStream
 from .base import Attribute, UnknownRequest, frame_times
 
+#: of a line's times, in seconds: a day
+LONGEST_IN_S = 86_400.0
 VOWELS = ("a", "e", "i", "o", "u")
 
 
@@ -69,13 +72,13 @@ class Lyrics(Attribute):
             if (
                 not isinstance(line, tuple | list)
                 or len(line) != 3
-                or not all(isinstance(time, numbers.Real) for time in line[:2])
-                or not 0 <= line[0] < line[1]
+                or not all(isinstance(time, numbers.Real) and 0 <= time <= LONGEST_IN_S for time in line[:2])
+                or not line[0] < line[1]
                 or not isinstance(line[2], str)
             ):
-                raise UnknownRequest(f"`lyrics` takes {self.takes}, got the line {line!r}.")
+                raise UnknownRequest(f"`lyrics` takes {self.takes}, got the line {shown(line)}.")
         if not lines or any(a[1] > b[0] for a, b in itertools.pairwise(lines)):
-            raise UnknownRequest(f"`lyrics` takes {self.takes}, one after another, got {request!r}.")
+            raise UnknownRequest(f"`lyrics` takes {self.takes}, one after another, got {shown(request)}.")
         return [(float(start), float(stop), text) for start, stop, text in lines]
 
     def _ids(self, text: str, stream: TokenStream) -> list[int]:
@@ -85,6 +88,6 @@ class Lyrics(Attribute):
         known = [places[character] for character in letters if character in places]
         if letters and not known:
             raise UnknownRequest(
-                f"`lyrics`: none of the letters of {text!r} is in this model's alphabet, {''.join(places)!r}."
+                f"`lyrics`: none of the letters of {shown(text)} is in this model's alphabet, {shown(''.join(places))}."
             )
         return known

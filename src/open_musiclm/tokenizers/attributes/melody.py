@@ -17,6 +17,7 @@ import numpy as np
 
 from ...audio import read_audio, resample
 from ...evaluation.metrics.spectrum import power_spectrogram
+from ...given import shown
 from ...models.streams import TokenStream
 from .base import Attribute, UnknownRequest, frame_times, num_frames
 
@@ -102,7 +103,7 @@ class Melody(Attribute):
                 or not 0 <= note[0] < note[1]
                 or not 0 <= note[2] <= 127
             ):
-                raise UnknownRequest(f"`melody` takes {self.takes}, got the note {note!r}.")
+                raise UnknownRequest(f"`melody` takes {self.takes}, got the note {shown(note)}.")
         if not notes:
             raise UnknownRequest(f"`melody` takes {self.takes}, got {type(request).__name__}.")
         times = frame_times(stream, duration_in_s)

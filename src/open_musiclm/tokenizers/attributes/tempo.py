@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
 import math
-import numbers
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
 from ...evaluation.metrics.tempo import MAX_TEMPO, MIN_TEMPO, tempo_and_strength
+from ...given import as_number, shown
 from ...models.streams import TokenStream
 from .base import Attribute, UnknownRequest
 
@@ -30,16 +29,19 @@ class Tempo(Attribute):
         return TokenStream(**{"name": self.name, "codebook_size": NUM_TEMPOS, "optional": True, **fields})
 
     def from_request(self, request: Any, stream: TokenStream, duration_in_s: float) -> np.ndarray:
-        if isinstance(request, str):
-            with contextlib.suppress(ValueError):
-                request = float(request.lower().removesuffix("bpm"))
-        if (
-            not isinstance(request, numbers.Real)
-            or isinstance(request, bool)
-            or not MIN_TEMPO <= float(request) <= MAX_TEMPO
-        ):
-            raise UnknownRequest(f"`tempo` takes {self.takes}, got {request!r}.")
-        return np.full((1, 1), self._id(float(request), stream), dtype=np.int64)
+        return np.full((1, 1), self._id(self.read(request), stream), dtype=np.int64)
+
+    def read(self, request: Any) -> float:
+        """Beats a minute of what a user asks for, a number or a text like "120 bpm".
+
+        Raises:
+            UnknownRequest: it is no tempo here.
+        """
+        try:
+            given = float(request.lower().removesuffix("bpm")) if isinstance(request, str) else request
+            return as_number("a tempo", given, "in range", lambda tempo: MIN_TEMPO <= tempo <= MAX_TEMPO)
+        except ValueError:
+            raise UnknownRequest(f"`tempo` takes {self.takes}, got {shown(request)}.") from None
 
     def from_audio(
         self, waveform: np.ndarray, sampling_rate: int, stream: TokenStream, about: Mapping[str, Any] | None = None

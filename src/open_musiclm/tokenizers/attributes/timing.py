@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from ...given import as_number, shown
 from ...models.streams import TokenStream
 from .base import Attribute, UnknownRequest, frame_times
 
@@ -41,16 +42,12 @@ class Timing(Attribute):
 
     def from_request(self, request: Any, stream: TokenStream, duration_in_s: float) -> np.ndarray:
         parts: Any = (request, 0.0) if isinstance(request, numbers.Real) else request
-        if (
-            not isinstance(parts, tuple | list)
-            or len(parts) != 2
-            or not all(isinstance(part, numbers.Real) and not isinstance(part, bool) for part in parts)
-            or not np.isfinite(parts).all()
-            or not parts[0] > 0
-            or not 0 <= parts[1] < parts[0]
-        ):
-            raise UnknownRequest(f"`timing` takes {self.takes}, got {request!r}.")
-        total, start = (float(part) for part in parts)
+        try:
+            total, start = (as_number("a time", part, "a number of seconds") for part in parts)
+        except (TypeError, ValueError):
+            total = start = 0.0
+        if not 0 <= start < total:
+            raise UnknownRequest(f"`timing` takes {self.takes}, got {shown(request)}.")
         elapsed = start + frame_times(stream, duration_in_s)
         share = np.clip(elapsed / total, 0.0, 1.0)
         bins = stream.codebook_size
