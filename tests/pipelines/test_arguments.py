@@ -60,6 +60,52 @@ def test_tokens_as_lists_and_arrays(pipe):
     assert all(np.array_equal(audio, made[0]) for audio in made)
 
 
+@pytest.mark.parametrize("convert", [torch.Tensor.tolist, torch.Tensor.numpy, torch.Tensor.int])
+def test_steps_take_tokens_as_a_call_does(pipe, convert):
+    def by_steps(given):
+        tokens = {"clap": given(pipe.encode_prompt("a"))}
+        for stage in ("semantic", "coarse", "fine"):
+            made = pipe.generate_tokens(stage, tokens, 0.5, torch.Generator().manual_seed(0))
+            assert isinstance(made, torch.Tensor)
+            tokens[stage] = given(made)
+        named = pipe.generate_fine_tokens(tokens["clap"], tokens["coarse"], 0.5, torch.Generator().manual_seed(0))
+        assert torch.equal(named, torch.as_tensor(tokens["fine"]))
+        return pipe.decode_tokens(tokens["coarse"], tokens["fine"], 0.5)
+
+    assert torch.equal(by_steps(convert), by_steps(lambda tokens: tokens))
+
+
+STEPS = {
+    "no table": lambda pipe: pipe.generate_tokens("semantic", 3, 0.5),
+    "no stage": lambda pipe: pipe.generate_tokens(3, {}, 0.5),
+    "another stream": lambda pipe: pipe.generate_tokens("semantic", {"melody": [[1, 2, 3]]}, 0.5),
+    "text": lambda pipe: pipe.generate_tokens("semantic", {"clap": "abc"}, 0.5),
+    "no length": lambda pipe: pipe.generate_tokens("semantic", {"clap": [[1, 2, 3]]}, "1"),
+    "on_token": lambda pipe: pipe.generate_tokens("semantic", {"clap": [[1, 2, 3]]}, 0.5, None, 3),
+    "part of the codebooks": lambda pipe: pipe.generate_semantic_tokens([[1, 2]], 0.5),
+    "beyond": lambda pipe: pipe.generate_semantic_tokens([[1, 2, 16]], 0.5),
+    "a float": lambda pipe: pipe.generate_coarse_tokens([[1, 2, 3]], [[0.5] * 50], 0.5),
+    "too short": lambda pipe: pipe.generate_coarse_tokens([[1, 2, 3]], [[0] * 5], 0.5),
+    "to decode": lambda pipe: pipe.decode_streams(None),
+    "unequal": lambda pipe: pipe.decode_tokens([[[1, 2]]], [[[1, 2, 3], [1, 2, 3]]]),
+    "padding": lambda pipe: pipe.decode_tokens([[[1, 2]]], [[[1, 2, -1]]]),
+    "cut to nothing": lambda pipe: pipe.decode_tokens([[[1, 2]]], [[[1, 2, 3]]], math.nan),
+    "no streams": lambda pipe: pipe.encode_audio((np.ones((1, 8000)), 8000), ["x"]),
+    "beginnings": lambda pipe: pipe("a", audio_length_in_s=0.5, beginnings=[1]),
+    "rows": lambda pipe: pipe("a", audio_length_in_s=0.5, beginnings={"semantic": [[1], [2], [3]]}),
+    "a stream's rows": lambda pipe: pipe.stream("a", audio_length_in_s=0.5, beginnings={"semantic": [[1], [2]]}),
+    "a stream's window": lambda pipe: pipe.stream("a", first_window_in_s="x"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("step", STEPS)
+def test_steps_refuse_what_a_call_refuses(pipe, step):
+    with pytest.raises(ValueError, match=r".") as caught:
+        STEPS[step](pipe)
+    assert "\n" not in str(caught.value)
+    assert len(str(caught.value)) < 700
+
+
 @pytest.mark.parametrize("argument", ["settings", "semantic_settings"])
 @pytest.mark.parametrize("value", [3, "x", [1], [("temperature", 1)], {3}, {1: 2}])
 def test_settings_that_are_no_table(pipe, argument, value):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..given import as_number
+from ..given import as_number, shown
 
 #: seconds: a day
 LONGEST_WINDOW_IN_S = 86_400.0
@@ -68,6 +68,6 @@ def check_ranges(config: Any, kind: str) -> None:
     for name, (least, most) in RANGES[kind].items():
         value = getattr(config, name)
         if value is not None:
-            as_number(
-                f"`{name}`", value, f"a number from {least:g} to {most:g}", lambda n, a=least, b=most: a <= n <= b
-            )
+            needed = f"a number from {least:g} to {most:g}"
+            if not least <= as_number(f"`{name}`", value, needed) <= most:
+                raise ValueError(f"`{name}` must be {needed}, got {shown(value)}.")

@@ -65,7 +65,7 @@ def as_recording(audio: Any, sampling_rate: int, name: str) -> Recording:
             f"`{name}` takes a file, (audio, sampling rate), or (channels, samples) at {sampling_rate} Hz; got "
             f"{type(audio).__name__}."
         )
-    return Recording(audio, rate)
+    return Recording(audio, rate)  # type: ignore[arg-type]
 
 
 @dataclass
