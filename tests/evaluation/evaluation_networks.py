@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+
 import numpy as np
 import torch
 from tiny import tiny_clap, tiny_semantic_encoder
+
+#: of the tiny MusicGen that follows melodies
+CHROMA = {"n_fft": 4096, "hop_length": 2048}
 
 
 def tiny_ast(seed: int = 0):
@@ -45,8 +51,13 @@ def save_hubert(folder, seed: int = 0) -> str:
     return str(folder)
 
 
-def save_musicgen(folder, seed: int = 0) -> str:
-    """MusicGen of random weights: T5 encoder, EnCodec, delayed codebooks, classifier-free guidance."""
+def save_musicgen(folder, seed: int = 0, melody: bool = False, audio_channels: int = 1) -> str:
+    """MusicGen of random weights: T5 encoder, EnCodec, delayed codebooks, classifier-free guidance.
+
+    Args:
+        melody: one that is conditioned on chromagrams too, with the settings that its processor would have.
+        audio_channels: 2 interleaves the codebooks of left and right.
+    """
     from tokenizers import Tokenizer, models, pre_tokenizers
     from transformers import (
         EncodecConfig,
@@ -54,10 +65,13 @@ def save_musicgen(folder, seed: int = 0) -> str:
         MusicgenConfig,
         MusicgenDecoderConfig,
         MusicgenForConditionalGeneration,
+        MusicgenMelodyConfig,
+        MusicgenMelodyForConditionalGeneration,
         MusicgenProcessor,
         PreTrainedTokenizerFast,
         T5Config,
     )
+    from transformers.models.musicgen_melody.configuration_musicgen_melody import MusicgenMelodyDecoderConfig
 
     torch.manual_seed(seed)
     text = T5Config(
@@ -74,22 +88,40 @@ def save_musicgen(folder, seed: int = 0) -> str:
         num_residual_layers=1,
         target_bandwidths=[0.8],
     )
-    decoder = MusicgenDecoderConfig(
+    decoder = (MusicgenMelodyDecoderConfig if melody else MusicgenDecoderConfig)(
         vocab_size=16,
         hidden_size=16,
         ffn_dim=32,
         num_hidden_layers=1,
         num_attention_heads=2,
-        num_codebooks=4,
+        num_codebooks=4 * audio_channels,
+        audio_channels=audio_channels,
+        max_position_embeddings=512,
         pad_token_id=16,
         bos_token_id=16,
     )
-    model = MusicgenForConditionalGeneration(
-        MusicgenConfig(text_encoder=text, audio_encoder=audio, decoder=decoder)
-    ).eval()
+    if melody:
+        model = MusicgenMelodyForConditionalGeneration(
+            MusicgenMelodyConfig(text_encoder=text, audio_encoder=audio, decoder=decoder, chroma_length=32)
+        ).eval()
+    else:
+        model = MusicgenForConditionalGeneration(
+            MusicgenConfig(text_encoder=text, audio_encoder=audio, decoder=decoder)
+        ).eval()
     with torch.no_grad():
         for layer in model.audio_encoder.quantizer.layers:
             layer.codebook.embed.normal_()
+        last = model.audio_encoder.encoder.layers[-1].conv  # brought to unit variance, so that codes tell sounds apart
+        heard = model.audio_encoder.encoder(0.2 * torch.randn(1, 1, 8000))
+        mean, spread = heard.mean(dim=(0, 2)), heard.std(dim=(0, 2))
+        last.parametrizations.weight.original0.div_(spread[:, None, None])
+        last.bias.copy_((last.bias - mean) / spread)
+        # as they begin, every token would be as likely whatever is asked for
+        if melody:
+            model.audio_enc_to_dec_proj.weight.normal_()
+        for weight in model.decoder.parameters():
+            if weight.ndim == 2:
+                weight.normal_(0, 0.5)
     model.generation_config.guidance_scale = 3.0
     model.generation_config.do_sample = True
     model.generation_config.decoder_start_token_id = 16
@@ -99,27 +131,29 @@ def save_musicgen(folder, seed: int = 0) -> str:
         "<pad>",
         "</s>",
         "<unk>",
-        *[
-            "a",
-            "calm",
-            "fast",
-            "piano",
-            "guitar",
-            "melody",
-            "in",
-            "minor",
-            "major",
-            "key",
-            "with",
-            "drums",
-            "slow",
-            "bright",
-        ],
+        "a",
+        "calm",
+        "fast",
+        "piano",
+        "guitar",
+        "melody",
+        "in",
+        "minor",
+        "major",
+        "key",
+        "with",
+        "drums",
+        "slow",
+        "bright",
     ]
     tokenizer = Tokenizer(models.WordLevel({word: i for i, word in enumerate(words)}, unk_token="<unk>"))
     tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
     fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token="<pad>", eos_token="</s>", unk_token="<unk>")
-    MusicgenProcessor(EncodecFeatureExtractor(sampling_rate=8000), fast).save_pretrained(folder)
+    if melody:
+        settings = {"feature_extractor_type": "MusicgenMelodyFeatureExtractor", "sampling_rate": 16000, **CHROMA}
+        (Path(folder) / "preprocessor_config.json").write_text(json.dumps(settings), encoding="utf-8")
+    else:
+        MusicgenProcessor(EncodecFeatureExtractor(sampling_rate=8000), fast).save_pretrained(folder)
     fast.save_pretrained(folder)
     return str(folder)
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import Any
 
 from .loading import add_model_arguments, load_pipeline, quiet_libraries
+from .other_systems import continue_with_system, is_other_system
 
 WAYS = ("continue", "replace", "extend", "vary", "repeat", "loop", "remake")
 EPILOG = """examples:
@@ -58,7 +60,7 @@ def add_parser(subparsers) -> None:
 def run(args: argparse.Namespace) -> int:
     from ..audio import audio_format
     from ..outputs import try_folder
-    from .generate import keep, output_paths
+    from .generate import output_paths
 
     if not Path(args.recording).is_file():
         raise ValueError(f"there is no file {args.recording!r}.")
@@ -77,6 +79,8 @@ def run(args: argparse.Namespace) -> int:
 
     quiet_libraries()
     recording = Recording.read(args.recording)
+    if is_other_system(args.model, args.revision):
+        return continue_with_system(args, recording, paths)
     pipe = load_pipeline(args.model, args.device, args.dtype, args.revision)
     seed = args.seed if args.seed is not None else torch.Generator().seed() % 2**31
     arguments = {"prompt": args.prompt}
@@ -113,6 +117,13 @@ def run(args: argparse.Namespace) -> int:
             generator=generators,
             **arguments,
         ).audios
+    return keep_edited(args, paths, audios, rate, seed)
+
+
+def keep_edited(args: argparse.Namespace, paths: list[Path], audios: Any, rate: int, seed: int) -> int:
+    """Write the variants (variants, channels, samples), and say so; the exit code."""
+    from .generate import keep
+
     told = {"edited": args.way, "recording": Path(args.recording).name, "prompt": args.prompt, "seed": seed}
     for path, audio in zip(paths, audios, strict=False):
         kept = keep(path, audio, rate, told, args.overwrite)

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from .loading import add_model_arguments, load_pipeline, model_path, quiet_libraries
+from .other_systems import generate_with_system, is_other_system
 from .requests import ATTRIBUTES, PLAIN, add_request_arguments, check_requests, request_arguments, understand_prompts
 
 EPILOG = """examples:
@@ -25,6 +26,7 @@ what else it can be asked for:
   open-musiclm generate "a bright organ" --melody hum.wav --tempo 120 --key "A minor" --guidance-scale 3
   open-musiclm generate "drums" --duration 8 --tempo 120 --loop
   open-musiclm edit song.wav continue --duration 10                     (recordings: see `open-musiclm edit --help`)
+  open-musiclm generate "a jazz trio" --model facebook/musicgen-small   (other systems, with what they can be asked for)
 
 The prompt, the seed, the model and the versions are stored in each file's comment. Files are written as they are
 finished: interrupted, those that are there stay.
@@ -161,6 +163,8 @@ def run(args: argparse.Namespace) -> int:
     from ..outputs import check_room
 
     quiet_libraries()
+    if is_other_system(args.model, args.revision):
+        return generate_with_system(args, paths)
     asked_prompts = understand_prompts(args)
     pipe = load_pipeline(args.model, args.device, args.dtype, args.revision)
     num_channels = 2  # at most, of the codecs there are

@@ -255,16 +255,7 @@ def _make_and_judge(
         best = scores.reshape(num_variants, num_candidates).argmax(axis=1)
         rows = best + num_candidates * np.arange(num_variants)
         scores = scores[rows]
-    made = np.stack(
-        [resample(channel, pipe.sampling_rate, rate) for channel in made[rows].reshape(-1, made.shape[-1])]
-    )
-    made = made.reshape(num_variants, -1, made.shape[-1])
-    skipped = round(before * rate)
-    gain = [match_level(part[:, :skipped], audio[:, first:start]) if skipped else 1.0 for part in made]
-    made = made[..., skipped : skipped + round(length_in_s * rate)] * np.array(gain)[:, None, None]
-    if made.shape[1] != audio.shape[0]:
-        made = np.repeat(made.mean(axis=1, keepdims=True), audio.shape[0], axis=1)
-    return made.astype(np.float32), scores
+    return _fitted(made[rows], pipe.sampling_rate, recording, first, start, length_in_s), scores
 
 
 def _kept(pipe: MusicLMPipeline, region: Recording, length: Fraction) -> dict[str, torch.Tensor]:
@@ -336,6 +327,38 @@ def following_likelihoods(
 
 
 # ----------------------------------------------------------------------- joining
+
+
+def put_behind(
+    recording: Recording, decoded: np.ndarray, sampling_rate: int, known_in_s: float, audio_length_in_s: float
+) -> EditedAudio:
+    """A recording, and what any system made to go on from it: its own samples stay, the joint is as of a continuation.
+
+    Args:
+        decoded: (variants, channels, samples) at `sampling_rate`, of which the first `known_in_s` seconds are the system's
+            version of the recording's last ones.
+        audio_length_in_s: of what is new.
+    """
+    stop = recording.channels.shape[1]
+    first = stop - round(known_in_s * recording.sampling_rate)
+    made = _fitted(decoded, sampling_rate, recording, first, stop, audio_length_in_s)
+    return _joined(recording.channels, recording.sampling_rate, stop, stop, made)
+
+
+def _fitted(
+    decoded: np.ndarray, sampling_rate: int, recording: Recording, first: int, start: int, length_in_s: float
+) -> np.ndarray:
+    """Decoded audio (variants, channels, samples) that begins at a recording's sample `first`: what of it comes from sample
+    `start` on, at the recording's rate, with its level and channels."""
+    audio, rate = recording.channels, recording.sampling_rate
+    made = np.stack([resample(channel, sampling_rate, rate) for channel in decoded.reshape(-1, decoded.shape[-1])])
+    made = made.reshape(len(decoded), -1, made.shape[-1])
+    skipped = start - first
+    gain = [match_level(part[:, :skipped], audio[:, first:start]) if skipped else 1.0 for part in made]
+    made = made[..., skipped : skipped + round(length_in_s * rate)] * np.array(gain)[:, None, None]
+    if made.shape[1] != audio.shape[0]:
+        made = np.repeat(made.mean(axis=1, keepdims=True), audio.shape[0], axis=1)
+    return made.astype(np.float32)
 
 
 def _joined(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -12,6 +11,9 @@ import torch
 from ...audio.reading import AUDIO_ENDINGS
 from ...data.discovery import has_audio
 from ..embedders.networks import weights_fingerprint
+from .plain import networks_of, plain_values
+from .with_diffusers import DiffusersSystem, load_diffusers
+from .with_transformers import TransformersSystem, load_transformers
 
 __all__ = [
     "DiffusersSystem",
@@ -21,14 +23,15 @@ __all__ = [
     "System",
     "TransformersSystem",
     "has_own_clap",
+    "is_pipeline_of_ours",
+    "kind_of_source",
     "kind_of_system",
+    "load_other_system",
     "load_system",
     "system_name",
 ]
 
 NOISE_RMS = 0.1
-# AudioLDM2 and pipelines of ours, Stable Audio, LongCat, Stable Audio 3
-LENGTH_ARGUMENTS = ("audio_length_in_s", "audio_end_in_s", "audio_duration_s", "duration")
 OURS = "MusicLMPipeline"
 
 
@@ -65,112 +68,20 @@ class MusicLMSystem:
         pipeline.set_progress_bar_config(disable=True)
 
     def describe(self) -> dict[str, Any]:
-        networks = _networks(self.pipeline)
+        networks = networks_of(self.pipeline)
         generation = {name: getattr(network, "generation_config", None) for name, network in networks.items()}
         return {
             "kind": "open_musiclm",
             "model": self.source,
             "revision": self.revision,
             "weights": {name: weights_fingerprint(network) for name, network in networks.items()},
-            "generation": {name: _plain(config.to_diff_dict()) for name, config in generation.items() if config},
+            "generation": {name: plain_values(config.to_diff_dict()) for name, config in generation.items() if config},
         }
 
     def generate(self, prompts, seeds, length_in_s):
         generators = [torch.Generator().manual_seed(seed) for seed in seeds]
         audios = self.pipeline(prompts, audio_length_in_s=length_in_s, generator=generators).audios
         return list(np.asarray(audios, dtype=np.float32)), self.pipeline.sampling_rate
-
-
-class TransformersSystem:
-    """A text-to-audio model of transformers (MusicGen, ...), through its own `text-to-audio` pipeline.
-
-    Its `generate` draws from torch's global generator and takes no other: the global state is put aside, seeded for the
-    call, and put back.
-    """
-
-    max_batch_size = 1
-
-    def __init__(self, name: str, pipeline, source: str):
-        self.name, self.pipeline, self.source, self.device = name, pipeline, source, str(pipeline.device)
-
-    def describe(self) -> dict[str, Any]:
-        config = self.pipeline.model.config
-        return {
-            "kind": "transformers",
-            "model": self.source,
-            "model_type": config.model_type,
-            "revision": getattr(config, "_commit_hash", None),
-            "weights": weights_fingerprint(self.pipeline.model),
-            "generation": _plain(self.pipeline.model.generation_config.to_diff_dict()),
-        }
-
-    def generate(self, prompts, seeds, length_in_s):
-        model = self.pipeline.model
-        frame_rate = getattr(getattr(model.config, "audio_encoder", None), "frame_rate", None)
-        delay = getattr(getattr(model.config, "decoder", None), "num_codebooks", 1) - 1  # MusicGen's interleaving
-        arguments = {"max_new_tokens": int(np.ceil(length_in_s * frame_rate)) + delay} if frame_rate else {}
-        if model.generation_config.do_sample is not False:
-            arguments["do_sample"] = True
-        audios = []
-        devices = [model.device] if model.device.type == "cuda" else []
-        for prompt, seed in zip(prompts, seeds, strict=True):
-            with torch.random.fork_rng(devices=devices):
-                torch.manual_seed(seed)
-                made = self.pipeline(prompt, generate_kwargs=arguments)
-            audio = np.asarray(made["audio"], dtype=np.float32)
-            audio = audio.reshape(-1, audio.shape[-1])
-            audios.append(audio[:, : round(length_in_s * made["sampling_rate"])])
-        return audios, int(made["sampling_rate"])
-
-
-class DiffusersSystem:
-    """A text-to-audio pipeline of diffusers (AudioLDM2, Stable Audio, ...)."""
-
-    max_batch_size = 1
-
-    def __init__(self, name: str, pipeline, source: str):
-        self.name, self.pipeline, self.source, self.device = name, pipeline, source, str(pipeline.device)
-        pipeline.set_progress_bar_config(disable=True)
-
-    def describe(self) -> dict[str, Any]:
-        scheduler = getattr(self.pipeline, "scheduler", None)
-        return {
-            "kind": "diffusers",
-            "model": self.source,
-            "pipeline": type(self.pipeline).__name__,
-            "weights": {name: weights_fingerprint(part) for name, part in _networks(self.pipeline).items()},
-            "scheduler": {type(scheduler).__name__: _plain(dict(scheduler.config))} if scheduler is not None else None,
-        }
-
-    def generate(self, prompts, seeds, length_in_s):
-        import inspect
-
-        taken = inspect.signature(self.pipeline.__call__).parameters
-        name = next((argument for argument in LENGTH_ARGUMENTS if argument in taken), None)
-        if name is None:
-            raise ValueError(
-                f"{type(self.pipeline).__name__} takes none of {', '.join(LENGTH_ARGUMENTS)}; generate with it yourself "
-                "and give the folder of audio as the model."
-            )
-        rate = self._sampling_rate()
-        audios = []
-        for prompt, seed in zip(prompts, seeds, strict=True):
-            generator = torch.Generator("cpu").manual_seed(seed)
-            made = np.asarray(
-                torch.as_tensor(self.pipeline(prompt, generator=generator, **{name: length_in_s}).audios[0])
-                .float()
-                .cpu()
-            )
-            audios.append(made.reshape(-1, made.shape[-1])[:, : round(length_in_s * rate)])
-        return audios, rate
-
-    def _sampling_rate(self) -> int:
-        for part in ("vocoder", "vae", "codec"):
-            config = getattr(getattr(self.pipeline, part, None), "config", None)
-            rate = getattr(config, "sampling_rate", None) or getattr(config, "sample_rate", None)
-            if rate:
-                return int(rate)
-        raise ValueError(f"the sampling rate of {type(self.pipeline).__name__} is in neither its vae nor its vocoder.")
 
 
 class FolderSystem:
@@ -233,12 +144,9 @@ def load_system(spec: str, device: str = "cpu") -> System:
     if kind == "hub":
         return _load_from_hub(name, source, device)
     try:
-        return (_load_transformers if kind == "transformers" else _load_pipeline)(name, source, source, device)
-    except (
-        Exception
-    ) as error:  # whatever readers of files raise: a cut file, a missing part, a class that is not there
-        why = " ".join(str(error).split()) or type(error).__name__
-        raise ValueError(f"the model in {source!r} could not be loaded: {why[:400]}") from error
+        return (load_transformers if kind == "transformers" else _load_pipeline)(name, source, source, device)
+    except Exception as error:  # whatever readers of files raise: a cut file, a missing part, an unknown class
+        raise _not_loaded(source, error) from error
 
 
 def kind_of_system(spec: str) -> str:
@@ -247,7 +155,11 @@ def kind_of_system(spec: str) -> str:
     Raises:
         ValueError: If it is none of these.
     """
-    source = _split_name(spec)[1]
+    return kind_of_source(_split_name(spec)[1])
+
+
+def kind_of_source(source: str) -> str:
+    """[`kind_of_system`] of a `--model` argument without a name before it."""
     if source in ("noise", "mini"):
         return source
     folder = Path(source)
@@ -271,7 +183,7 @@ def has_own_clap(spec: str) -> bool:
     kind = kind_of_system(spec)
     if kind != "pipeline":
         return kind == "mini"
-    return OURS in (Path(_split_name(spec)[1]) / "model_index.json").read_text(encoding="utf-8")
+    return _names_our_pipeline(Path(_split_name(spec)[1]) / "model_index.json")
 
 
 def system_name(spec: str) -> str:
@@ -290,15 +202,74 @@ def _split_name(spec: str) -> tuple[str, str]:
     return name, source
 
 
-def _load_from_hub(name: str, source: str, device: str) -> System:
-    from huggingface_hub import hf_hub_download
-    from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, RepositoryNotFoundError
+def is_pipeline_of_ours(source: str, revision: str | None = None) -> bool:
+    """Whether a folder or Hub id is a pipeline of this package, or says nothing else of itself (reading it then tells).
+
+    Of a repository only the index is read, and kept where the rest will be.
+    """
+    kind = kind_of_source(source)
+    if kind == "transformers":
+        return False
+    if kind == "pipeline":
+        return _names_our_pipeline(Path(source) / "model_index.json")
+    if kind != "hub":
+        return True
+    from huggingface_hub import hf_hub_download, try_to_load_from_cache
+    from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
     try:
-        try:
-            hf_hub_download(source, "model_index.json")
-        except EntryNotFoundError:
-            return _load_transformers(name, source, source, device)
+        return _names_our_pipeline(Path(hf_hub_download(source, "model_index.json", revision=revision)))
+    except LocalEntryNotFoundError:  # no network
+        return not isinstance(try_to_load_from_cache(source, "config.json", revision=revision), str)
+    except EntryNotFoundError:
+        return False
+    except (HfHubHTTPError, HFValidationError, OSError):
+        return True
+
+
+def load_other_system(
+    source: str, device: str = "cpu", dtype: torch.dtype | None = None, revision: str | None = None
+) -> TransformersSystem | DiffusersSystem:
+    """A model of transformers or a pipeline of diffusers, of a folder or the Hub, that [`is_pipeline_of_ours`] denies.
+
+    Raises:
+        ValueError: it cannot be loaded, or makes no audio from text.
+    """
+    try:
+        local = Path(source) / "model_index.json"
+        if kind_of_source(source) == "transformers" or (not local.is_file() and not _has_index(source, revision)):
+            return load_transformers(source, source, source, device, dtype, revision)
+        return load_diffusers(source, source, source, device, dtype, revision)
+    except Exception as error:  # whatever readers of files raise
+        raise _not_loaded(source, error) from error
+
+
+def _names_our_pipeline(index: Path) -> bool:
+    return OURS in index.read_text(encoding="utf-8")
+
+
+def _has_index(source: str, revision: str | None) -> bool:
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import EntryNotFoundError
+
+    try:
+        hf_hub_download(source, "model_index.json", revision=revision)
+    except EntryNotFoundError:
+        return False
+    return True
+
+
+def _not_loaded(source: str, error: Exception) -> ValueError:
+    why = " ".join(str(error).split()) or type(error).__name__
+    return ValueError(f"the model in {source!r} could not be loaded: {why[:400]}")
+
+
+def _load_from_hub(name: str, source: str, device: str) -> System:
+    from huggingface_hub.errors import HfHubHTTPError, RepositoryNotFoundError
+
+    try:
+        if not _has_index(source, None):
+            return load_transformers(name, source, source, device)
         return _load_pipeline(name, source, source, device)
     except (RepositoryNotFoundError, HfHubHTTPError, OSError) as error:
         raise ValueError(
@@ -309,35 +280,10 @@ def _load_from_hub(name: str, source: str, device: str) -> System:
 def _load_pipeline(name: str, path: str, source: str, device: str) -> System:
     from diffusers import DiffusionPipeline
 
-    from ...hub.reading import refuse_code
+    class_name = DiffusionPipeline.load_config(path)["_class_name"]
+    if OURS not in (class_name if isinstance(class_name, list) else [class_name]):
+        return load_diffusers(name, path, source, device)
+    from ...pipelines.musiclm import MusicLMPipeline
 
-    config = DiffusionPipeline.load_config(path)
-    class_name = config["_class_name"]
-    if OURS in (class_name if isinstance(class_name, list) else [class_name]):
-        from ...pipelines.musiclm import MusicLMPipeline
-
-        pipeline = MusicLMPipeline.from_pretrained(path)
-        return MusicLMSystem(name, pipeline.to(device), source, getattr(pipeline.clap.config, "_commit_hash", None))
-    folder = Path(path if Path(path).is_dir() else DiffusionPipeline.download(path, trust_remote_code=False))
-    refuse_code(folder)
-    return DiffusersSystem(name, DiffusionPipeline.from_pretrained(folder, trust_remote_code=False).to(device), source)
-
-
-def _load_transformers(name: str, path: str, source: str, device: str) -> System:
-    from transformers import pipeline
-
-    try:
-        network = pipeline("text-to-audio", model=path, device=device, trust_remote_code=False)
-        return TransformersSystem(name, network, source)
-    except (ValueError, KeyError) as error:
-        raise ValueError(
-            f"{source!r} is no text-to-audio model of transformers: {str(error).splitlines()[0]}"
-        ) from error
-
-
-def _networks(pipeline) -> dict[str, torch.nn.Module]:
-    return {name: part for name, part in pipeline.components.items() if isinstance(part, torch.nn.Module)}
-
-
-def _plain(value: Any) -> Any:
-    return json.loads(json.dumps(value, default=str))
+    pipeline = MusicLMPipeline.from_pretrained(path)
+    return MusicLMSystem(name, pipeline.to(device), source, getattr(pipeline.clap.config, "_commit_hash", None))
