@@ -69,7 +69,7 @@ def tiny_tokenizer():
     return RobertaTokenizer(vocab=vocabulary, merges=[], model_max_length=40)
 
 
-def tiny_clap(seed: int = 0, fusion: bool = False) -> tuple[ClapModel, ClapProcessor]:
+def tiny_clap(seed: int = 0, fusion: bool = False, projection_dim: int = 16) -> tuple[ClapModel, ClapProcessor]:
     torch.manual_seed(seed)
     tokenizer = tiny_tokenizer()
     config = ClapConfig(
@@ -81,7 +81,7 @@ def tiny_clap(seed: int = 0, fusion: bool = False) -> tuple[ClapModel, ClapProce
             "intermediate_size": 32,
             "max_position_embeddings": 80,
             "pad_token_id": 1,
-            "projection_dim": 16,
+            "projection_dim": projection_dim,
         },
         audio_config={
             "window_size": 4,
@@ -93,12 +93,12 @@ def tiny_clap(seed: int = 0, fusion: bool = False) -> tuple[ClapModel, ClapProce
             "hidden_size": 16,
             "depths": [1, 1],
             "num_attention_heads": [2, 2],
-            "projection_dim": 16,
+            "projection_dim": projection_dim,
             "num_classes": 4,
             "aff_block_r": 2,
             "enable_fusion": fusion,
         },
-        projection_dim=16,
+        projection_dim=projection_dim,
     )
     extractor = ClapFeatureExtractor(
         feature_size=16,
@@ -113,21 +113,21 @@ def tiny_clap(seed: int = 0, fusion: bool = False) -> tuple[ClapModel, ClapProce
     return ClapModel(config).eval(), ClapProcessor(extractor, tokenizer)
 
 
-def tiny_semantic_encoder(seed: int = 0) -> HubertModel:
-    """16 kHz, 25 frames a second, one frame lost at a crop's end."""
+def tiny_semantic_encoder(seed: int = 0, **sizes) -> HubertModel:
+    """16 kHz, 25 frames a second, one frame lost at a crop's end; other sizes by the config's names."""
     torch.manual_seed(seed)
-    config = HubertConfig(
-        hidden_size=16,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        intermediate_size=32,
-        conv_dim=(8, 8, 8),
-        conv_kernel=(10, 8, 12),
-        conv_stride=(8, 8, 10),
-        num_conv_pos_embeddings=4,
-        num_conv_pos_embedding_groups=2,
-    )
-    return HubertModel(config).eval()
+    usual = {
+        "hidden_size": 16,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "intermediate_size": 32,
+        "conv_dim": (8, 8, 8),
+        "conv_kernel": (10, 8, 12),
+        "conv_stride": (8, 8, 10),
+        "num_conv_pos_embeddings": 4,
+        "num_conv_pos_embedding_groups": 2,
+    }
+    return HubertModel(HubertConfig(**{**usual, **sizes})).eval()
 
 
 def tiny_codec(seed: int = 0, num_codebooks: int = 5, codebook_size: int = 16) -> EncodecModel:
