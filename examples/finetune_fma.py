@@ -49,7 +49,7 @@ def ten_tracks(folder: Path) -> Path:
     for track, path in enumerate(sorted((folder / "clips").glob("*.wav")), start=2):
         soundfile.write(folder / "audio" / "000" / f"{track:06d}.mp3", *soundfile.read(path))
         split = "validation" if track % 5 == 0 else "training"
-        rows.append(f"{track},Nobody,{split},small,{'Rock' if track % 2 else 'Folk'},Clip {track}")
+        rows.append(f"{track},Ada Nobody,{split},small,{'Rock' if track % 2 else 'Folk'},Clip {track}")
     (folder / "tracks.csv").write_text(TRACKS + "\n".join(rows) + "\n")
     return folder / "audio"
 
@@ -61,8 +61,9 @@ def main() -> None:
     if args.genre is not None:
         dataset = dataset.filter(lambda row: row["genre"] == args.genre)
 
-    # tokens of each split
-    tokenizer = MusicTokenizer.from_pretrained(model)
+    # tokens of each split, with the genres and artists of both
+    rows = [row for split in ("train", "validation") for row in dataset[split]]
+    tokenizer = MusicTokenizer.from_pretrained(model, attributes=("genre", "artist"), pieces=rows, labels_from="files")
     for split in ("train", "validation"):
         manifest = args.output / f"{split}.jsonl"
         write_manifest(dataset[split], manifest)
@@ -82,6 +83,7 @@ def main() -> None:
             evaluation_tokens=str(args.output / "tokens-validation"),
             output=str(args.output / "run"),
             base=model,
+            streams=("genre", "artist"),
             steps=args.steps,
             batch_size=4,
             accumulate=1,

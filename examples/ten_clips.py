@@ -1,6 +1,7 @@
 """Ten clips of synthesized music with captions, for the other examples: `python examples/ten_clips.py clips/`.
 
-Each is a melody of decaying tones over a drone; the captions (in `metadata.csv`) say how fast and how high it is.
+Each is a melody of decaying tones over a drone; `metadata.csv` says how fast and how high it is in a caption, and of which
+genre: ballads are slow, dances fast.
 """
 
 import argparse
@@ -13,6 +14,7 @@ from open_musiclm.audio import write_audio
 
 SCALES = {"major": (0, 2, 4, 5, 7, 9, 11), "minor": (0, 2, 3, 5, 7, 8, 10)}
 TEMPOS = {"slow": 70, "fast": 140}
+GENRES = {"slow": "ballad", "fast": "dance"}
 REGISTERS = {"low": 110.0, "high": 440.0}
 
 
@@ -34,13 +36,14 @@ def make_clips(folder: Path, num_clips: int = 10, duration_in_s: float = 14.0, r
     folder.mkdir(parents=True, exist_ok=True)
     with open(folder / "metadata.csv", "w", newline="") as table:
         writer = csv.writer(table)
-        writer.writerow(["file_name", "caption"])
+        writer.writerow(["file_name", "caption", "genre"])
         for index in range(num_clips):
             mode, tempo, register = (
                 list(choices)[index >> bit & 1] for bit, choices in enumerate((SCALES, TEMPOS, REGISTERS))
             )
             write_audio(folder / f"{index:02d}.wav", render(index, mode, tempo, register, duration_in_s, rate), rate)
-            writer.writerow([f"{index:02d}.wav", f"a {tempo} {register} melody in a {mode} key"])
+            caption = f"a {tempo} {register} melody in a {mode} key"
+            writer.writerow([f"{index:02d}.wav", caption, GENRES[tempo]])
 
 
 if __name__ == "__main__":

@@ -7,9 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from .loading import model_path, pick_device, quiet_libraries
+from .settings import parse_settings
 
 EPILOG = """examples:
   open-musiclm tokenize music/ --output tokens/
+  open-musiclm tokenize music/ --output tokens/ --streams melody,tempo,key,genre
   open-musiclm tokenize music/metadata.csv --model me/my-musiclm --output tokens/ --device cuda --batch-size 64
   open-musiclm tokenize music/ --output tokens/ --num-shards 8 --shard-index 3      (one of eight jobs, any scheduler)
 
@@ -30,6 +32,27 @@ def add_parser(subparsers) -> None:
     parser.add_argument("--model", metavar="PIPELINE", help="a pipeline (default: the small one in the box)")
     parser.add_argument(
         "--codebooks", metavar="DIR", help="quantizers from `fit-codebooks` in place of the pipeline's"
+    )
+    about = parser.add_argument_group("what is said about a piece", "streams that stages can be conditioned on")
+    about.add_argument(
+        "--streams",
+        metavar="NAMES",
+        help="read these from audio and metadata too: melody,tempo,key,timing,genre,artist,lyrics, or all that the "
+        "pipeline's stages have",
+    )
+    about.add_argument(
+        "--labels",
+        choices=("stage", "files"),
+        default="stage",
+        help="whose genres, artists and letters: those of the pipeline's stages, or the files' own (default: "
+        "%(default)s, and the files' own where no stage has the stream)",
+    )
+    about.add_argument(
+        "--confidence",
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="hide what is heard with less: tempo=0.3 (defaults: melody 0.5, tempo 0.15, key 0.05)",
     )
     parser.add_argument("--revision", help="branch, tag or commit of a Hub id")
     parser.add_argument("--device", default="auto", help="cpu, cuda, cuda:1, mps, … (default: a GPU if there is one)")
@@ -89,6 +112,9 @@ def run(args: argparse.Namespace) -> int:
             "batch_size": args.batch_size,
             "silence_in_db": args.silence,
         },
+        attributes=tuple(name.strip() for name in (args.streams or "").split(",") if name.strip()),
+        labels_from=args.labels,
+        confidences=parse_settings(args.confidence),
         files_per_shard=args.files_per_shard,
         decode_threads=args.decode_threads,
         num_threads=torch.get_num_threads(),  # another number rounds in another way: tokens would not be one worker's
@@ -115,6 +141,8 @@ def print_report(report: dict[str, Any], output: Path) -> int:
         f"{report['num_tokenized']} of {report['num_files']} files made into tokens, {report['hours']:.2f} h of audio, "
         f"in {output}"
     )
+    for name, share in report.get("known", {}).items():
+        print(f"  {name}: known in {share:.0%} of its frames, hidden in the others")
     for row in report["skipped"][:20]:
         print(f"  left out {row['path']}: {row['reason']} ({row['detail']})")
     if report["num_skipped"] > 20:

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import argparse
-import json
 import os
 from pathlib import Path
-from typing import Any
 
 from .loading import model_path, quiet_libraries
+from .settings import parse_settings
 
 EPILOG = """examples:
   open-musiclm train --stage semantic --tokens tokens/ --from mini --output tuned/ --steps 200
   open-musiclm train --stage coarse --tokens tokens/ --from me/my-musiclm --output tuned/
   open-musiclm train --stage semantic --tokens tokens/ --from tuned/ --output tuned-2/ --lora 16 --steps 500
+  open-musiclm train --stage semantic --tokens tokens/ --from mini --output tuned/ --streams tempo,genre
   open-musiclm train --stage semantic --tokens tokens/ --preset large --output scratch/ --precision bf16
   torchrun --nproc_per_node 8 -m open_musiclm train --stage fine --tokens tokens/ --output fine/ --set fsdp=true
 
@@ -46,7 +46,10 @@ def add_parser(subparsers) -> None:
         help="folder or Hub id; `mini` is the pipeline in the box (default: random weights)",
     )
     start.add_argument("--revision", help="branch, tag or commit of a Hub id")
-    start.add_argument("--preset", help="size of a fresh stage: small, large or paper (default: small)")
+    start.add_argument(
+        "--preset",
+        help="size of a fresh stage: small, large, paper, or for the acoustic one single_stage (default: small)",
+    )
     start.add_argument(
         "--lora",
         nargs="?",
@@ -54,6 +57,21 @@ def add_parser(subparsers) -> None:
         const=16,
         metavar="RANK",
         help="train adapters instead of the weights (default rank: 16)",
+    )
+    start.add_argument(
+        "--streams",
+        metavar="NAMES",
+        help="condition the stage on these streams of the tokens too: melody,tempo,genre (see `tokenize --streams`)",
+    )
+    start.add_argument(
+        "--condition-dropout",
+        type=float,
+        metavar="P",
+        help="hide conditioning with this probability, as guidance and streams that may be left out need it (default: "
+        "the stage's own; with --streams 0.2 if that is 0)",
+    )
+    start.add_argument(
+        "--pattern", choices=("flat", "delay", "parallel"), help="how a fresh stage lays the codebooks it predicts"
     )
     start.add_argument(
         "--config", action="append", default=[], metavar="NAME=VALUE", help="of the stage's config: hidden_dropout=0"
@@ -96,20 +114,6 @@ def add_parser(subparsers) -> None:
     parser.set_defaults(run=run)
 
 
-def parse_settings(settings: list[str]) -> dict[str, Any]:
-    """`name=value` pairs; values as JSON if they are, else as text."""
-    parsed = {}
-    for setting in settings:
-        name, equals, value = setting.partition("=")
-        if not equals or not name.isidentifier():
-            raise ValueError(f"{setting!r} is no setting: write NAME=VALUE.")
-        try:
-            parsed[name] = json.loads(value)
-        except json.JSONDecodeError:
-            parsed[name] = value
-    return parsed
-
-
 def run(args: argparse.Namespace) -> int:
     from ..extras import require
 
@@ -141,6 +145,9 @@ def run(args: argparse.Namespace) -> int:
         preset=args.preset or "small",
         config=parse_settings(args.config),
         lora_rank=args.lora,
+        streams=tuple(name.strip() for name in (args.streams or "").split(",") if name.strip()),
+        condition_dropout=args.condition_dropout,
+        pattern=args.pattern,
         steps=args.steps,
         batch_size=args.batch_size,
         accumulate=args.accumulate,

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from ..models.streams import TokenStream
-from .records import TokenRecord, write_whole
+from .records import HIDDEN_ID, TokenRecord, write_whole
 
 #: folder in the cache of `datasets`: which shards of which dataset were found sound, by name, size and time of change
 CHECKED = "open-musiclm-checked"
@@ -102,7 +102,8 @@ def _check_column(column: Any, stream: TokenStream, where: list[str]) -> None:
             "a frame."
         )
     ids = frames.flatten().to_numpy(zero_copy_only=False)
-    beyond = np.flatnonzero(ids >= stream.codebook_size)
+    known = ids != HIDDEN_ID if stream.optional else True
+    beyond = np.flatnonzero((ids >= stream.codebook_size) & known)
     if len(beyond):
         row = row_of_frame[beyond[0] // stream.num_codebooks]
         raise ValueError(

@@ -6,8 +6,9 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -24,10 +25,12 @@ MAX_AHEAD_IN_S = 300.0
 
 @dataclass(frozen=True)
 class DecodedAudio:
-    """One file as mono audio at every rate that is needed: `waveforms[rate]` (samples,) float32."""
+    """One file as mono audio at every rate that is needed: `waveforms[rate]` (samples,) float32, and what is known about
+    it."""
 
     duration_in_s: float
     waveforms: dict[int, np.ndarray]
+    about: dict[str, Any] = field(default_factory=dict)
 
 
 def decode(

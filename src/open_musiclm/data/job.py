@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
 from multiprocessing import get_context
@@ -24,6 +25,7 @@ class TokenizingJob:
         model: a pipeline's folder or Hub id.
         output: the dataset's folder, seen by every process.
         codebooks, revision, device, settings: for `MusicTokenizer.from_pretrained`.
+        attributes, labels_from, confidences: streams that say something about a piece, likewise.
         files_per_shard: files of one shard.
         decode_threads: threads that read audio.
         num_threads: threads that PyTorch may use; by default its own choice.
@@ -37,6 +39,9 @@ class TokenizingJob:
     revision: str | None = None
     device: str = "cpu"
     settings: dict[str, Any] = field(default_factory=dict)
+    attributes: Sequence[str] = ()
+    labels_from: str = "stage"
+    confidences: Mapping[str, float] = field(default_factory=dict)
     files_per_shard: int = FILES_PER_SHARD
     decode_threads: int = 2
     num_threads: int | None = None
@@ -46,7 +51,15 @@ class TokenizingJob:
         """Load the networks and plan the shards."""
         files = find_audio(self.source)
         tokenizer = MusicTokenizer.from_pretrained(
-            self.model, self.codebooks, self.device, self.revision, **self.settings
+            self.model,
+            self.codebooks,
+            self.device,
+            self.revision,
+            attributes=self.attributes,
+            pieces=[file.metadata for file in files],
+            labels_from=self.labels_from,
+            confidences=self.confidences,
+            **self.settings,
         )
         plan = TokenizingPlan.make(
             files, Path(self.output), tokenizer.streams, tokenizer.describe(), self.files_per_shard

@@ -17,6 +17,8 @@ RECORD_FILE = "tokens.json"
 #: key of the record in each shard's own schema metadata
 SCHEMA_KEY = b"open_musiclm"
 FORMAT = 1
+#: what stands in a shard where an optional stream says nothing: ids are stored as uint16, which has no -1
+HIDDEN_ID = 65_535
 
 
 @dataclass(frozen=True)

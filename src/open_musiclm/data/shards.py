@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from .records import SCHEMA_KEY, TokenRecord, part_of
+from .records import HIDDEN_ID, SCHEMA_KEY, TokenRecord, part_of
 
 COMPRESSION = "zstd"
 #: rows read at a time: small groups, so that reading one file's tokens never needs many others'
@@ -77,6 +78,22 @@ def total_duration(path: Path) -> float:
     import pyarrow.parquet as pq
 
     return float(np.sum(pq.read_table(path, columns=["duration_in_s"])["duration_in_s"].to_numpy()))
+
+
+def known_by_stream(record: TokenRecord, paths: Sequence[Path]) -> dict[str, float]:
+    """Share of its frames in which each optional stream says something, over all shards."""
+    import pyarrow.parquet as pq
+
+    shares = {}
+    for stream in (stream for stream in record.streams if stream.optional):
+        known = total = 0
+        for path in paths:
+            column = pq.read_table(path, columns=[stream.argument])[stream.argument].combine_chunks()
+            ids = getattr(column, "storage", column).flatten().flatten().to_numpy()
+            frames = ids.reshape(-1, stream.num_codebooks)
+            known, total = known + int((frames != HIDDEN_ID).any(axis=1).sum()), total + len(frames)
+        shares[stream.name] = round(known / total, 4) if total else 0.0
+    return shares
 
 
 def record_of_shard(path: Path) -> TokenRecord:

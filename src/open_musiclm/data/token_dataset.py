@@ -17,8 +17,9 @@ import numpy as np
 import torch
 
 from ..extras import extra_needed
+from ..models.streams import PADDING_ID
 from .checking import check_row, check_tokens
-from .records import RECORD_FILE, TokenRecord
+from .records import HIDDEN_ID, RECORD_FILE, TokenRecord
 from .shards import record_of_shard, shard_path
 
 #: crops of every file in one epoch of a `TokenDataset`
@@ -197,14 +198,18 @@ class TokenStreamDataset(torch.utils.data.IterableDataset):
 
 
 def row_of_table(table: Any, record: TokenRecord) -> dict[str, Any]:
-    """One row of an arrow table: the tokens as (frames, codebooks) uint16, the rest as it is."""
+    """One row of an arrow table: the tokens as (frames, codebooks) uint16 (int64 where -1 may be among them), the rest as
+    it is."""
     row: dict[str, Any] = {
         name: table[name][0].as_py() for name in ("index", "path", "duration_in_s", "caption", "metadata")
     }
     for stream in record.streams:
         column = table[stream.argument].combine_chunks()
         storage = getattr(column, "storage", column)  # list<list<uint16>>
-        row[stream.argument] = storage.flatten().flatten().to_numpy().reshape(-1, stream.num_codebooks)
+        ids = storage.flatten().flatten().to_numpy().reshape(-1, stream.num_codebooks)
+        if stream.optional:
+            ids = np.where(ids == HIDDEN_ID, PADDING_ID, ids.astype(np.int64))
+        row[stream.argument] = ids
     return row
 
 

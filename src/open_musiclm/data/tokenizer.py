@@ -3,7 +3,8 @@
 every second, 10 s of audio ── source of one frame a window (CLAP) ──→ (windows, codebooks)
 crops of the whole file ── source of a token a frame (encoder, codec) ──→ (frames, codebooks)
 
-A source computes each crop once, for all streams that are made of its codebooks (see tokenizers/sources.py).
+A source computes each crop once, for all streams that are made of its codebooks (see tokenizers/sources.py). Streams that
+say something about the piece are heard in it, or known (see attributes.py).
 """
 
 from __future__ import annotations
@@ -18,13 +19,22 @@ from typing import Any
 import numpy as np
 
 from ..models.chain import streams_of
-from ..models.streams import TokenStream
+from ..models.streams import PADDING_ID, TokenStream
 from ..pipelines.windows import round_down, to_fraction
 from ..tokenizers.sources import SOURCES, Source, streams_to_make
+from .attributes import (
+    ATTRIBUTE_RATE,
+    HEARD_EVERY_IN_S,
+    attribute_streams,
+    check_confidences,
+    confidences_of,
+    hear,
+)
 from .batching import CropBatcher
 from .decoding import SILENCE_IN_DB, DecodedAudio
 from .networks import load_networks, network_fingerprint, published_stages
 from .overlap import overlapping_crops
+from .records import HIDDEN_ID
 
 #: CLAP windows start on whole seconds, as training crops do
 CLAP_STRIDE_IN_S = 1
@@ -76,18 +86,31 @@ class MusicTokenizer:
         networks: components of a pipeline, by name.
         streams: what to make; their sources say from what (see [`streams_to_make`]).
         settings: see [`TokenizingSettings`].
+        attributes: streams that say something about a piece, to be heard or known (see attributes.py).
+        confidences: by a stream's name, from which on what is heard is believed.
 
     Raises:
         ValueError: a source that nothing makes, or a component that it needs is missing.
     """
 
-    def __init__(self, networks: Mapping[str, Any], streams: Sequence[TokenStream], settings: TokenizingSettings):
+    def __init__(
+        self,
+        networks: Mapping[str, Any],
+        streams: Sequence[TokenStream],
+        settings: TokenizingSettings,
+        attributes: Sequence[TokenStream] = (),
+        confidences: Mapping[str, float] | None = None,
+    ):
         self.networks = dict(networks)
         self.settings = settings
-        self.streams: list[TokenStream] = streams_to_make([streams], networks)
+        made = streams_to_make([streams], networks)
         self.sources: dict[str, Source] = {
-            name: SOURCES[name](networks) for name in dict.fromkeys(str(stream.source) for stream in self.streams)
+            name: SOURCES[name](networks) for name in dict.fromkeys(str(stream.source) for stream in made)
         }
+        self.attributes = list(attributes)
+        check_confidences(confidences or {}, self.attributes)
+        self.confidences = confidences_of(self.attributes, confidences or {})
+        self.streams: list[TokenStream] = [*made, *self.attributes]
 
     @classmethod
     def from_pretrained(
@@ -96,6 +119,10 @@ class MusicTokenizer:
         codebooks: str | os.PathLike | None = None,
         device: str = "cpu",
         revision: str | None = None,
+        attributes: Sequence[str] = (),
+        pieces: Iterable[Mapping[str, Any]] = (),
+        labels_from: str = "stage",
+        confidences: Mapping[str, float] | None = None,
         **settings: Any,
     ) -> MusicTokenizer:
         """Load what is needed from a pipeline's folder or Hub id; its stages stay where they are.
@@ -104,10 +131,13 @@ class MusicTokenizer:
 
         Args:
             codebooks: a folder made by `open-musiclm fit-codebooks`, whose quantizers take the place of the pipeline's.
+            attributes, pieces, labels_from: streams that say something about a piece, by name (see [`attribute_streams`]).
+            confidences: see [`MusicTokenizer`].
             settings: fields of [`TokenizingSettings`]; the others follow from the pipeline.
         """
         networks, configs = load_networks(pipeline, codebooks, device, revision)
         stages = list((configs or published_stages()).values())
+        known = attribute_streams(attributes, [streams_of(stage) for stage in stages], pieces, labels_from)
         made = streams_to_make([streams_of(stage) for stage in stages], networks)
         one_frame = [SOURCES[str(s.source)](networks).window_in_s for s in made if s.frame_rate is None]
         longest = max(float(stage.window_in_s) for stage in stages)
@@ -118,19 +148,22 @@ class MusicTokenizer:
         }
         chosen = {**defaults, **{name: value for name, value in settings.items() if value is not None}}
         chosen.setdefault("overlap_in_s", chosen["crop_in_s"] / 5)
-        return cls(networks, made, TokenizingSettings(**chosen))
+        return cls(networks, made, TokenizingSettings(**chosen), known, confidences)
 
     @property
     def sampling_rates(self) -> tuple[int, ...]:
         """Rates at which audio is needed, in Hz."""
-        return tuple(source.sampling_rate for source in self.sources.values())
+        rates = tuple(source.sampling_rate for source in self.sources.values())
+        return (*rates, ATTRIBUTE_RATE) if self.attributes else rates
 
     def describe(self) -> dict[str, Any]:
         """The exact settings, and a fingerprint of each network, for a dataset's record."""
         networks = [name for source in self.sources.values() for name in source.networks]
         own = {key: value for source in self.sources.values() for key, value in source.describe().items()}
+        heard = {"sampling_rate": ATTRIBUTE_RATE, "every_in_s": HEARD_EVERY_IN_S, "confidences": self.confidences}
         return {
             **asdict(self.settings),
+            **({"attributes": heard} if self.attributes else {}),
             "sampling_rates": {name: source.sampling_rate for name, source in self.sources.items()},
             "networks": {name: network_fingerprint(self.networks[name]) for name in networks},
             **json.loads(json.dumps(own, default=str, sort_keys=True)),
@@ -146,7 +179,8 @@ class MusicTokenizer:
             items: (key, audio) pairs; the keys come back with the tokens.
 
         Returns:
-            (key, tokens) in the order given; tokens by argument name, (frames, codebooks) uint16 each.
+            (key, tokens) in the order given; tokens by argument name, (frames, codebooks) uint16 each, `HIDDEN_ID` where
+            nothing is known.
         """
         batchers = {
             name: CropBatcher(self._encoder(name, source), self.settings.batch_size)
@@ -186,6 +220,10 @@ class MusicTokenizer:
                 self._plan_windows(name, source, waveform, tokens, batchers[name])
             else:
                 self._plan_crops(name, source, stream, waveform, tokens, batchers[name])
+        for stream in self.attributes:
+            waveform, least = audio.waveforms[ATTRIBUTE_RATE], self.confidences.get(stream.name)
+            ids = hear(stream, waveform, audio.about, self.settings.clap_window_in_s, least)
+            tokens.known[stream.name] = np.where(ids == PADDING_ID, HIDDEN_ID, ids).astype(np.uint16)
         return tokens
 
     def _plan_windows(
@@ -227,7 +265,8 @@ class _FileTokens:
     """One file's codes while they are being computed."""
 
     def __init__(self) -> None:
-        self.codes: dict[str, np.ndarray] = {}
+        self.codes: dict[str, np.ndarray] = {}  # by source
+        self.known: dict[str, np.ndarray] = {}  # by stream, of attributes
         self.num_pending = 0
 
     @property
@@ -257,6 +296,9 @@ class _FileTokens:
         """Each stream's own codebooks by its argument's name."""
         arrays = {}
         for stream in streams:
+            if stream.name in self.known:
+                arrays[stream.argument] = self.known[stream.name]
+                continue
             first = stream.first_codebook or 0
             arrays[stream.argument] = self.codes[str(stream.source)][:, first : first + stream.num_codebooks]
         return arrays

@@ -6,13 +6,14 @@ import json
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from .decoding import DecodedAudio, SkippedFile, decode_ahead
 from .plan import TokenizingPlan
 from .records import RECORD_FILE, remove_remains, write_lines, write_whole
-from .shards import metadata_json, num_rows, skipped_path, total_duration, write_shard
+from .shards import known_by_stream, metadata_json, num_rows, skipped_path, total_duration, write_shard
 from .tokenizer import MusicTokenizer
 
 REPORT_FILE = "report.json"
@@ -83,7 +84,7 @@ def make_rows(
                 if on_file is not None:
                     on_file(0.0)
             else:
-                yield (index, audio.duration_in_s), audio
+                yield (index, audio.duration_in_s), replace(audio, about=file.metadata)
 
     rows = []
     for (index, duration), tokens in tokenizer.tokenize(usable()):
@@ -128,6 +129,9 @@ def write_report(plan: TokenizingPlan) -> dict[str, Any] | None:
         "skipped_by_reason": dict(sorted(Counter(row["reason"] for row in skipped).items())),
         "skipped": skipped,
     }
+    known = known_by_stream(plan.record, paths)
+    if known:
+        report["known"] = known
     write_whole(plan.output / REPORT_FILE, json.dumps(report, indent=2, ensure_ascii=False) + "\n")
     return report
 

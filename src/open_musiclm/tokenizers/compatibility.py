@@ -62,4 +62,14 @@ def check_streams(what: str, stream: TokenStream, other: str, found: TokenStream
     """Refuse two descriptions of one stream that differ in size, rate or (where both are known) fingerprint."""
     for field in ("codebook_size", "num_codebooks", "frame_rate", "num_edge_frames"):
         _compare(what, field, getattr(stream, field), other, getattr(found, field))
+    if stream.vocabulary is not None and found.vocabulary is not None and stream.vocabulary != found.vocabulary:
+        names = next(
+            (
+                f"id {place} is {one!r} for the one, {another!r} for the other"
+                for place, (one, another) in enumerate(zip(stream.vocabulary, found.vocabulary, strict=False))
+                if one != another
+            ),
+            "one has more names",
+        )
+        raise ValueError(f"{what} and {other} do not belong together: their names differ, {names}.")
     check_fingerprints(what, stream.codebook_fingerprint, other, found.codebook_fingerprint)

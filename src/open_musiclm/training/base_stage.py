@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import fields
 from pathlib import Path
@@ -20,6 +20,8 @@ from ..models.chain import find_stage
 from ..models.configuration import MusicLMStageConfig
 from ..models.stage_kinds import STAGE_KINDS
 from ..models.stages import MusicLMStageModel
+from ..models.streams import TokenStream
+from .added_streams import with_streams
 from .checks import streams_for_stage
 
 
@@ -32,16 +34,26 @@ def seeded(seed: int) -> Iterator[None]:
 
 
 def fresh_stage(
-    stage: str, record: TokenRecord, preset: str = "small", seed: int = 0, **overrides: Any
+    stage: str,
+    record: TokenRecord,
+    preset: str = "small",
+    seed: int = 0,
+    attributes: Sequence[TokenStream] = (),
+    pattern: str | None = None,
+    **overrides: Any,
 ) -> MusicLMStageModel:
     """A stage with random weights for these tokens; it records their codebooks' fingerprints.
 
     Args:
         stage: a kind of `STAGE_KINDS`; `streams=[…]` among the overrides gives it others.
+        attributes: streams that it is conditioned on beside its own.
+        pattern: of the predicted stream, by default its own.
     """
     config_class = STAGE_KINDS[stage].config_class
     with explained(config_class, overrides):
-        config = config_class.from_preset(preset, **overrides)
+        config, _ = with_streams(config_class.from_preset(preset, **overrides), attributes)
+        if pattern is not None:
+            config.streams = [*(config.streams or [])[:-1], {**(config.streams or [])[-1], "pattern": pattern}]
         config = config_class.from_preset(preset, **{**overrides, "streams": streams_for_stage(record, config)})
     with seeded(seed):
         return AutoModel.from_config(config)

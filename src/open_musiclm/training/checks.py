@@ -8,6 +8,7 @@ from typing import Any
 from ..data.records import TokenRecord
 from ..models.configuration import MusicLMStageConfig
 from ..models.streams import TokenStream
+from ..tokenizers.attributes import find_attribute
 from ..tokenizers.compatibility import check_streams
 from ..tokenizers.sources import stream_as_made
 
@@ -41,7 +42,8 @@ def check_tokens(
         check_streams(
             f"{tokens_name}'s stream {stream.name!r}", found, f"{stage_name}'s stream {stream.name!r}", stream
         )
-        if found.codebook_fingerprint is None or stream.codebook_fingerprint is None:
+        has_codebook = find_attribute(str(stream.source)) is None
+        if has_codebook and (found.codebook_fingerprint is None or stream.codebook_fingerprint is None):
             unknown.append(stream.name)
     for mine in record.streams:
         made = stream_as_made(mine, components or {})

@@ -94,7 +94,8 @@ class CropCollator:
                 continue  # what rows do not have is hidden
             ids = np.concatenate([row[name][:, part] for name, part in self.columns[stream.name]], axis=1)
             if stream.frame_rate is None:
-                crop[stream.argument] = ids[min(outer, len(ids) - 1)].astype(np.int64)
+                hidden = np.full(stream.num_codebooks, PADDING_ID, dtype=np.int64)
+                crop[stream.argument] = ids[min(outer, len(ids) - 1)].astype(np.int64) if len(ids) else hidden
                 continue
             window = Window(Fraction(inner), inner + self.window)
             frames = window.frames(stream.frame_rate, stream.num_edge_frames)
@@ -109,11 +110,12 @@ class CropCollator:
 
     def _draw(self, row: dict[str, Any]) -> tuple[int, int]:
         """Where the outer and the inner window start, in whole seconds."""
-        num_seconds = min(
-            int((len(row[self.columns[stream.name][0][0]]) + stream.num_edge_frames) / to_fraction(stream.frame_rate))
-            for stream in self.streams
-            if stream.frame_rate is not None
-        )
+        lengths = []
+        for stream in (stream for stream in self.streams if stream.frame_rate is not None):
+            name = self.columns[stream.name][0][0]
+            if len(row.get(name, ())) or not stream.optional:  # one that says nothing may have no frames
+                lengths.append(int((len(row[name]) + stream.num_edge_frames) / to_fraction(stream.frame_rate)))
+        num_seconds = min(lengths)
         generator = np.random.default_rng([self.seed, *row["crop_key"]])
         outer = int(generator.integers(max(num_seconds - self.outer_seconds, 0) + 1))
         room = min(self.outer_seconds, num_seconds - outer) - math.ceil(self.window)

@@ -19,6 +19,10 @@ PUBLISHED_STEPS = {"semantic": 14_000, "coarse": 18_000, "fine": 24_000}
 STEPS_OF_OTHERS = 18_000
 FINE_TUNING_STEPS = 1000
 RUN_FILE = "run.json"
+#: optional streams have to be hidden at times, or the stage cannot do without them (MusicGen, section 4.1)
+DROPOUT_WITH_STREAMS = 0.2
+#: what runs of earlier versions did not record: there it was as it is by default
+LATER = ("streams", "condition_dropout", "pattern")
 #: arguments of the Trainer that the plan itself must decide
 OWN_ARGUMENTS = {"output_dir", "max_steps", "num_train_epochs", "resume_from_checkpoint", "remove_unused_columns"}
 #: may differ when a run is taken up again: they change how long and how it is watched, not what a step does
@@ -39,6 +43,11 @@ class TrainingPlan:
         revision: of a Hub id.
         preset, config: size of a fresh stage, and fields of its config to change (dropout, …).
         lora_rank: train adapters of this rank instead of the weights.
+        streams: of the tokens, those that say something about a piece and that the stage is to be conditioned on beside
+            its own; they are optional.
+        condition_dropout: probability with which conditioning is hidden; by default the stage's own, or where `streams`
+            need one and it has none, `DROPOUT_WITH_STREAMS`.
+        pattern: of the predicted stream of a fresh stage, in the place of its own.
         steps, batch_size, accumulate, learning_rate, warmup_steps, seed: as usual; `None` for what is recommended.
         evaluation_tokens: another token dataset to evaluate on.
         hold_out: share (below 1) or number of files held out for evaluation; 0 for none.
@@ -60,6 +69,9 @@ class TrainingPlan:
     preset: str = "small"
     config: dict[str, Any] = field(default_factory=dict)
     lora_rank: int | None = None
+    streams: tuple[str, ...] = ()
+    condition_dropout: float | None = None
+    pattern: str | None = None
     steps: int | None = None
     batch_size: int | None = None
     accumulate: int | None = None
@@ -97,6 +109,13 @@ class TrainingPlan:
             value = getattr(self, name)
             if value is not None and (not math.isfinite(value) or value < 0):
                 raise ValueError(f"`{name}` must be a positive number, got {value}.")
+        if self.condition_dropout is not None and not 0 <= self.condition_dropout < 1:
+            raise ValueError(f"`condition_dropout` must lie in [0, 1), got {self.condition_dropout}.")
+        for name, what in (("streams", "a stream that is new to it"), ("pattern", "a pattern of its own")):
+            if getattr(self, name) and self.lora_rank is not None:
+                raise ValueError(f"Adapters change a stage's layers and cannot give it {what}: leave `{name}` out.")
+        if self.pattern is not None and self.base is not None:
+            raise ValueError("A stage that is started from has its pattern; `pattern` is for a fresh one.")
         if self.best not in ("last", "loss", "clap"):
             raise ValueError(f"`best` must be 'last', 'loss' or 'clap', got {self.best!r}.")
         if self.best != "last" and not self.evaluates:
@@ -160,9 +179,9 @@ class TrainingPlan:
         if path.is_file():
             begun = json.loads(path.read_text(encoding="utf-8"))
             changed = [
-                f"{name} was {begun.get(name)!r}, is now {mine[name]!r}"
-                for name in mine
-                if begun.get(name) != mine[name]
+                f"{name} was {begun.get(name)!r}, is now {mine.get(name)!r}"
+                for name in sorted({*mine, *(name for name in LATER if name in begun)})
+                if begun.get(name) != mine.get(name)
             ]
             if changed:
                 raise ValueError(
@@ -181,6 +200,7 @@ class TrainingPlan:
 
     def _critical(self, record: TokenRecord) -> dict[str, Any]:
         mine = {name: value for name, value in asdict(self).items() if name not in FREE}
+        mine = {name: value for name, value in mine.items() if name not in LATER or value not in (None, ())}
         mine["warmup_steps"] = self.num_warmup_steps if self.warmup_steps is not None else "recommended"
         mine["tokens"] = {
             "files": record.files,

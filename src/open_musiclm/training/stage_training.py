@@ -16,6 +16,7 @@ from ..data.networks import load_networks
 from ..data.records import TokenRecord
 from ..data.token_dataset import TokenDataset, TokenStreamDataset
 from ..outputs import place_to_write, sole_writer
+from .added_streams import add_streams, attributes_of
 from .arguments import recommended_training_arguments
 from .base_stage import fresh_stage, load_base, seeded, stage_component
 from .callbacks import (
@@ -32,7 +33,7 @@ from .finish import finish_run, finished_summary
 from .lora import add_lora
 from .metrics import stage_metrics
 from .optimizer import recommended_optimizer
-from .plan import TrainingPlan
+from .plan import DROPOUT_WITH_STREAMS, TrainingPlan
 from .speed import attend_without_masks, compile_layers
 
 #: crops in one epoch of the Trainer: far more than a run uses, so that no crop comes twice
@@ -137,9 +138,19 @@ def load_tokens(plan: TrainingPlan) -> tuple[Any, TokenDataset | None, TokenReco
 
 def load_stage(plan: TrainingPlan, record: TokenRecord) -> tuple[Any, Path | None]:
     """The stage in its first state, and the pipeline that it comes from."""
+    settings = dict(plan.config)
+    if plan.condition_dropout is not None:
+        settings["condition_dropout"] = plan.condition_dropout
+    attributes = attributes_of(record, plan.streams)
     if plan.base is None:
-        return fresh_stage(plan.stage, record, plan.preset, plan.seed, **plan.config), None
-    return load_base(plan.stage, plan.base, plan.revision, **plan.config)
+        if attributes:
+            settings.setdefault("condition_dropout", DROPOUT_WITH_STREAMS)
+        return fresh_stage(plan.stage, record, plan.preset, plan.seed, attributes, plan.pattern, **settings), None
+    stage, folder = load_base(plan.stage, plan.base, plan.revision, **settings)
+    needed = attributes and not stage.config.condition_dropout and "condition_dropout" not in settings
+    with seeded(plan.seed):
+        stage = add_streams(stage, attributes, DROPOUT_WITH_STREAMS if needed else None)
+    return stage, folder
 
 
 def check_parts(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, ClassVar
 
 import numpy as np
@@ -24,6 +24,10 @@ class Attribute(ABC):
     name: str
     #: what `from_request` takes, for messages and `--help`
     takes: ClassVar[str]
+    #: confidence, from 0 to 1, from which on what is heard is believed; `None` for what is known, not heard
+    least_confidence: ClassVar[float | None] = None
+    #: whether it holds for a whole piece; else each window of one is heard by itself
+    of_whole_piece: ClassVar[bool] = False
 
     @abstractmethod
     def default_stream(self, **fields: Any) -> TokenStream:
@@ -38,10 +42,24 @@ class Attribute(ABC):
         """
 
     def from_audio(
-        self, waveform: np.ndarray, sampling_rate: int, stream: TokenStream, about: Mapping[str, Any] | None = None
+        self,
+        waveform: np.ndarray,
+        sampling_rate: int,
+        stream: TokenStream,
+        about: Mapping[str, Any] | None = None,
+        least_confidence: float | None = None,
     ) -> np.ndarray:
-        """Ids of what can be heard in a mono waveform (samples,), or is known `about` it; padding where unsure."""
+        """Ids of what can be heard in a mono waveform (samples,), or is known `about` it; padding where unsure.
+
+        Args:
+            about: what is known about the piece, by name (its title, genre, lyrics, …).
+            least_confidence: from which on what is heard is believed, by default the class's own.
+        """
         return self.nothing(stream, len(waveform) / sampling_rate)
+
+    def vocabulary_of(self, pieces: Iterable[Mapping[str, Any]]) -> tuple[str, ...]:
+        """What a new stream's ids could stand for, from the metadata of many pieces; empty where nothing does."""
+        return ()
 
     @staticmethod
     def nothing(stream: TokenStream, duration_in_s: float) -> np.ndarray:

@@ -14,8 +14,6 @@ from .base import Attribute, UnknownRequest
 
 #: standard deviation of the chroma over its mean, from which on there are notes rather than noise
 LEAST_CONTRAST = 0.15
-#: how far the best key's correlation must stand above the best of another tonic or mode to be believed
-LEAST_LEAD = 0.05
 
 
 class KeyAttribute(Attribute):
@@ -23,6 +21,8 @@ class KeyAttribute(Attribute):
 
     name = "key"
     takes = 'a key like "A minor", "F# major" or "Bbm"'
+    #: how far the best key's correlation stands above the next one's
+    least_confidence = 0.05
 
     def default_stream(self, **fields: Any) -> TokenStream:
         return TokenStream(**{"name": self.name, "codebook_size": 2 * NUM_CHROMA, "optional": True, **fields})
@@ -34,14 +34,20 @@ class KeyAttribute(Attribute):
         return np.full((1, 1), self._id(key), dtype=np.int64)
 
     def from_audio(
-        self, waveform: np.ndarray, sampling_rate: int, stream: TokenStream, about: Mapping[str, Any] | None = None
+        self,
+        waveform: np.ndarray,
+        sampling_rate: int,
+        stream: TokenStream,
+        about: Mapping[str, Any] | None = None,
+        least_confidence: float | None = None,
     ) -> np.ndarray:
         chroma = mean_chroma(waveform, sampling_rate)
         if not chroma.std() > LEAST_CONTRAST * chroma.mean():
             return self.nothing(stream, len(waveform) / sampling_rate)
         scores = key_scores(chroma)
         best, second = sorted(scores, key=lambda key: -scores[key])[:2]
-        if scores[best] - scores[second] < LEAST_LEAD:
+        least = self.least_confidence if least_confidence is None else least_confidence
+        if scores[best] - scores[second] < least:
             return self.nothing(stream, len(waveform) / sampling_rate)
         return np.full((1, 1), self._id(best), dtype=np.int64)
 

@@ -7,7 +7,8 @@ do the same here: the second place is empty for a single label.
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,9 @@ import numpy as np
 from ...given import shown
 from ...models.streams import PADDING_ID, TokenStream
 from .base import Attribute, UnknownRequest
+
+#: names that a vocabulary collected from metadata has at most
+MOST_LABELS = 4096
 
 
 class Label(Attribute):
@@ -25,6 +29,7 @@ class Label(Attribute):
     """
 
     takes = "a name, or two joined by '+'"
+    of_whole_piece = True
 
     def __init__(self, name: str):
         self.name = name
@@ -56,15 +61,30 @@ class Label(Attribute):
         return np.array([ids + [PADDING_ID] * (stream.num_codebooks - len(ids))], dtype=np.int64)
 
     def from_audio(
-        self, waveform: np.ndarray, sampling_rate: int, stream: TokenStream, about: Mapping[str, Any] | None = None
+        self,
+        waveform: np.ndarray,
+        sampling_rate: int,
+        stream: TokenStream,
+        about: Mapping[str, Any] | None = None,
+        least_confidence: float | None = None,
     ) -> np.ndarray:
         """What the clip's metadata says; a label outside the vocabulary says nothing."""
-        label = (about or {}).get(self.name)
-        names = label.split("+") if isinstance(label, str) else list(label or ())
+        names = labels_in(about or {}, self.name)
         known = [name for name in names if _plain(name) in _places(stream)][: stream.num_codebooks]
         if not known:
             return self.nothing(stream, len(waveform) / sampling_rate)
         return self.from_request(known, stream, len(waveform) / sampling_rate)
+
+    def vocabulary_of(self, pieces: Iterable[Mapping[str, Any]]) -> tuple[str, ...]:
+        """Their labels in the order of the alphabet, each as it is first written; of too many those on most pieces."""
+        spelled: dict[str, str] = {}
+        counts: Counter[str] = Counter()
+        for about in pieces:
+            for label in labels_in(about, self.name):
+                spelled.setdefault(_plain(label), label)
+                counts[_plain(label)] += 1
+        kept = sorted(counts, key=lambda label: (-counts[label], label))[:MOST_LABELS]
+        return tuple(spelled[label] for label in sorted(kept))
 
     def _id(self, name: str, stream: TokenStream) -> int:
         places = _places(stream)
@@ -75,6 +95,13 @@ class Label(Attribute):
                 f"This model knows no {stream.name} {shown(name.strip())}; the nearest it knows: {shown(known)[1:-1]}."
             )
         return places[_plain(name)]
+
+
+def labels_in(about: Mapping[str, Any], name: str) -> list[str]:
+    """The labels that a piece's metadata has under a name, whatever its case: a text with `+` between them, or a list."""
+    label = next((value for key, value in about.items() if str(key).strip().casefold() == name), None)
+    names = label.split("+") if isinstance(label, str) else label if isinstance(label, list | tuple) else []
+    return [" ".join(name.split()) for name in names if isinstance(name, str) and name.strip()]
 
 
 def _plain(name: str) -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import itertools
 import numbers
 import unicodedata
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -28,6 +28,7 @@ class Lyrics(Attribute):
 
     name = "lyrics"
     takes = "a text, or a list of (start, stop, text) in seconds"
+    of_whole_piece = True
 
     def default_stream(self, **fields: Any) -> TokenStream:
         vocabulary = tuple(fields.pop("vocabulary", VOWELS))
@@ -54,7 +55,12 @@ class Lyrics(Attribute):
         return ids[:, None]
 
     def from_audio(
-        self, waveform: np.ndarray, sampling_rate: int, stream: TokenStream, about: Mapping[str, Any] | None = None
+        self,
+        waveform: np.ndarray,
+        sampling_rate: int,
+        stream: TokenStream,
+        about: Mapping[str, Any] | None = None,
+        least_confidence: float | None = None,
     ) -> np.ndarray:
         """The clip's `lyrics`, where its metadata has them: nothing here hears words."""
         duration = len(waveform) / sampling_rate
@@ -63,6 +69,15 @@ class Lyrics(Attribute):
             return self.from_request(lyrics, stream, duration) if lyrics else self.nothing(stream, duration)
         except UnknownRequest:
             return self.nothing(stream, duration)
+
+    def vocabulary_of(self, pieces: Iterable[Mapping[str, Any]]) -> tuple[str, ...]:
+        """The letters of their lyrics."""
+        letters: set[str] = set()
+        for about in pieces:
+            lyrics = about.get(self.name)
+            lines = [lyrics] if isinstance(lyrics, str) else [line[-1] for line in lyrics or () if line]
+            letters.update(*(_letters(line) for line in lines if isinstance(line, str)))
+        return tuple(sorted(letters))
 
     def _lines(self, request: Any, duration_in_s: float) -> list[tuple[float, float, str]]:
         if isinstance(request, str):
@@ -83,11 +98,16 @@ class Lyrics(Attribute):
 
     def _ids(self, text: str, stream: TokenStream) -> list[int]:
         places = {character: place for place, character in enumerate(stream.vocabulary or ())}
-        plain = "".join(c for c in unicodedata.normalize("NFD", text.casefold()) if not unicodedata.combining(c))
-        letters = [character for character in plain if character.isalpha()]
+        letters = _letters(text)
         known = [places[character] for character in letters if character in places]
         if letters and not known:
             raise UnknownRequest(
                 f"`lyrics`: none of the letters of {shown(text)} is in this model's alphabet, {shown(''.join(places))}."
             )
         return known
+
+
+def _letters(text: str) -> list[str]:
+    """Its letters, small and without accents."""
+    plain = (c for c in unicodedata.normalize("NFD", text.casefold()) if not unicodedata.combining(c))
+    return [character for character in plain if character.isalpha()]

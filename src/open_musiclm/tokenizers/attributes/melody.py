@@ -52,6 +52,8 @@ class Melody(Attribute):
 
     name = "melody"
     takes = "(audio, sampling rate), a sound or MIDI file, or a list of notes (start, stop, MIDI pitch)"
+    #: share of the frames with sound that have a pitch
+    least_confidence = 0.5
 
     def default_stream(self, **fields: Any) -> TokenStream:
         return TokenStream(
@@ -85,11 +87,17 @@ class Melody(Attribute):
         return np.pad(ids[:length], (0, max(length - len(ids), 0)), constant_values=SILENCE)[:, None]
 
     def from_audio(
-        self, waveform: np.ndarray, sampling_rate: int, stream: TokenStream, about: Mapping[str, Any] | None = None
+        self,
+        waveform: np.ndarray,
+        sampling_rate: int,
+        stream: TokenStream,
+        about: Mapping[str, Any] | None = None,
+        least_confidence: float | None = None,
     ) -> np.ndarray:
         length = num_frames(stream, len(waveform) / sampling_rate)
-        ids = dominant_pitch_classes(waveform, sampling_rate, stream.frame_rate, LOWEST_OF_MIXTURE)
-        if (ids == SILENCE).all():
+        ids, sounding = _pitches_and_sound(waveform, sampling_rate, stream.frame_rate, LOWEST_OF_MIXTURE)
+        least = self.least_confidence if least_confidence is None else least_confidence
+        if (ids == SILENCE).all() or (ids[sounding] != SILENCE).mean() < least:
             return self.nothing(stream, len(waveform) / sampling_rate)
         return np.pad(ids[:length], (0, max(length - len(ids), 0)), constant_values=SILENCE)[:, None]
 
@@ -132,6 +140,13 @@ def dominant_pitch_classes(
         frame_rate: frames a second; frame i is around the time (i + ½) / frame_rate.
         lowest_pitch: MIDI pitch from which on pitches are looked for.
     """
+    return _pitches_and_sound(waveform, sampling_rate, frame_rate, lowest_pitch)[0]
+
+
+def _pitches_and_sound(
+    waveform: np.ndarray, sampling_rate: int, frame_rate: float | None, lowest_pitch: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """[`dominant_pitch_classes`], and which of the frames are not silent (frames,)."""
     if frame_rate is None:
         raise ValueError("A melody needs a stream with a frame rate.")
     hop = max(round(ANALYSIS_RATE / frame_rate), 1)
@@ -145,10 +160,10 @@ def dominant_pitch_classes(
     if lowest_pitch > LOWEST_OF_SOLO:  # a tune stands over its accompaniment
         salience *= 2.0 ** ((pitches - lowest_pitch) / HALF_AS_DEAR)
     energy = 10.0 * np.log10(np.maximum(power.sum(axis=1), 1e-20))
-    voiced = (energy > energy.max() + SILENCE_IN_DB) & (power.sum(axis=1) > 1e-8)
-    voiced &= salience.max(axis=1) > LEAST_SALIENCE * np.maximum(salience.mean(axis=1), 1e-20)
+    sounding = (energy > energy.max() + SILENCE_IN_DB) & (power.sum(axis=1) > 1e-8)
+    voiced = sounding & (salience.max(axis=1) > LEAST_SALIENCE * np.maximum(salience.mean(axis=1), 1e-20))
     ids = np.where(voiced, pitches[salience.argmax(axis=1)] % NUM_CHROMA, SILENCE)
-    return _without_blips(ids)
+    return _without_blips(ids), sounding
 
 
 def _salience(magnitudes: np.ndarray, n_fft: int, rate: int, lowest_pitch: int) -> tuple[np.ndarray, np.ndarray]:

@@ -15,8 +15,6 @@ from .base import Attribute, UnknownRequest
 
 #: ids from 40 to 240 beats a minute: a step is 4.1 %, about what a listener notices
 NUM_TEMPOS = 45
-#: autocorrelation of the onsets at the beat, against that at no lag, from which on a tempo is believed
-LEAST_STRENGTH = 0.15
 
 
 class Tempo(Attribute):
@@ -24,6 +22,8 @@ class Tempo(Attribute):
 
     name = "tempo"
     takes = f"beats a minute, {MIN_TEMPO:g} to {MAX_TEMPO:g}"
+    #: autocorrelation of the onsets at the beat, against that at no lag
+    least_confidence = 0.15
 
     def default_stream(self, **fields: Any) -> TokenStream:
         return TokenStream(**{"name": self.name, "codebook_size": NUM_TEMPOS, "optional": True, **fields})
@@ -44,10 +44,16 @@ class Tempo(Attribute):
             raise UnknownRequest(f"`tempo` takes {self.takes}, got {shown(request)}.") from None
 
     def from_audio(
-        self, waveform: np.ndarray, sampling_rate: int, stream: TokenStream, about: Mapping[str, Any] | None = None
+        self,
+        waveform: np.ndarray,
+        sampling_rate: int,
+        stream: TokenStream,
+        about: Mapping[str, Any] | None = None,
+        least_confidence: float | None = None,
     ) -> np.ndarray:
         found = tempo_and_strength(waveform, sampling_rate)
-        if found is None or found[1] < LEAST_STRENGTH or not MIN_TEMPO <= found[0] <= MAX_TEMPO:
+        least = self.least_confidence if least_confidence is None else least_confidence
+        if found is None or found[1] < least or not MIN_TEMPO <= found[0] <= MAX_TEMPO:
             return self.nothing(stream, len(waveform) / sampling_rate)
         return np.full((1, 1), self._id(found[0], stream), dtype=np.int64)
 

@@ -25,6 +25,7 @@ class Timing(Attribute):
     """Total length, time since the start, and the share of the piece that has passed."""
 
     name = "timing"
+    of_whole_piece = True
     takes = "the whole piece's length in seconds, or a pair: that length and where in it this one starts"
 
     def default_stream(self, **fields: Any) -> TokenStream:
@@ -59,7 +60,12 @@ class Timing(Attribute):
         return np.stack(ids, axis=1).astype(np.int64)
 
     def from_audio(
-        self, waveform: np.ndarray, sampling_rate: int, stream: TokenStream, about: Mapping[str, Any] | None = None
+        self,
+        waveform: np.ndarray,
+        sampling_rate: int,
+        stream: TokenStream,
+        about: Mapping[str, Any] | None = None,
+        least_confidence: float | None = None,
     ) -> np.ndarray:
         """A whole recording begins at its beginning and is as long as it is."""
         duration = len(waveform) / sampling_rate
