@@ -118,3 +118,21 @@ def test_an_edit_of_nothing_is_one_line(run, folder, tmp_path):
         "edit", str(folder / "tune.wav"), "replace", "--start", "3", "--stop", "9", "-o", str(tmp_path / "x.wav")
     )
     assert (code, "not within" in printed) == (1, True)
+
+
+def test_asking_for_nothing_is_said(run, tmp_path):
+    """Unconditional generation needs stages whose conditions were hidden in training, which these are not."""
+    code, printed = run("generate", "--unconditional", "-d", "1", "-o", str(tmp_path / "x.wav"))
+    assert (code, "Pass a `prompt`" in printed) == (1, True)
+    code, printed = run("generate", "song", "--unconditional", "-d", "1", "-o", str(tmp_path / "x.wav"))
+    assert (code, "asks for nothing" in printed) == (1, True)
+
+
+def test_only_a_remaking_is_decoded_up_to_a_stream(run, folder, tmp_path):
+    tune = str(folder / "tune.wav")
+    code, printed = run(
+        "edit", tune, "remake", "--keep", "semantic", "--decode-up-to", "coarse", "-o", str(tmp_path / "x.wav")
+    )
+    assert code == 0, printed
+    code, printed = run("edit", tune, "loop", "--decode-up-to", "coarse", "-o", str(tmp_path / "y.wav"))
+    assert (code, "is for remake" in printed) == (1, True)

@@ -4,6 +4,7 @@
     python -m tests.features melody loop         some
     python -m tests.features --model my-musiclm  on another pipeline
 
-A feature is a module here with `run(pipe) -> list[Row]`. No figure is the model's own CLAP: levels, pitches, tempos, keys,
-chroma and seams are measured on the audio.
+A feature is a module here with `run(pipe)`, which gives rows. Levels, pitches, tempos, keys, chroma, labels and seams are
+measured on the audio, by what also hears real clips (hearing.py); where a figure is the model's own CLAP, its row says so. A
+row holds if it is more than luck would give: by two standard errors where it is a mean of many clips.
 """

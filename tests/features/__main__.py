@@ -9,7 +9,7 @@ import time
 import tests.features as features
 from open_musiclm import MusicLMPipeline, mini_checkpoint
 
-NOT_FEATURES = ("rows", "__main__")
+NOT_FEATURES = ("rows", "hearing", "__main__")
 
 
 def main() -> int:
@@ -23,14 +23,18 @@ def main() -> int:
         parser.error(f"no feature {', '.join(sorted(unknown))}; there are {', '.join(names)}")
     pipe = MusicLMPipeline.from_pretrained(args.model or mini_checkpoint())
     pipe.set_progress_bar_config(disable=True)
-    print("| feature | what is measured | with | without or chance | holds |\n|---|---|---|---|---|", flush=True)
+    print(
+        "| feature | what is measured | with | without or chance | real clips | holds |\n|---|---|---|---|---|---|",
+        flush=True,
+    )
     failed = 0
     for name in args.features or names:
         started = time.perf_counter()
         for row in importlib.import_module(f"tests.features.{name}").run(pipe):
             failed += not row.holds
+            real = "" if row.real is None else f"{row.real:.2f} {row.unit}"
             print(
-                f"| {row.feature} | {row.what} | {row.value:.2f} {row.unit} | {row.without:.2f} {row.unit} | "
+                f"| {row.feature} | {row.what} | {row.value:.2f} {row.unit} | {row.without:.2f} {row.unit} | {real} | "
                 f"{'yes' if row.holds else 'no'} |",
                 flush=True,
             )

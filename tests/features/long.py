@@ -1,29 +1,125 @@
-"""Long pieces: joints of windows are no louder than elsewhere."""
+"""Pieces of five minutes: joints of windows are like anywhere else, and what is played at the end is what was asked for."""
 
 import numpy as np
+import torch
 
+from open_musiclm.pipelines.reranking import clap_embeddings_of_clip
 from open_musiclm.pipelines.seams import seam_measure
+from open_musiclm.tokenizers.clap import clap_text_embeddings
 
-from .rows import Row, generators
+from .prompts import PROMPTS
+from .rows import Row, generators, standard_error
+
+LENGTH_IN_S = 300
+PART_IN_S = 10
+MINUTE = 60 // PART_IN_S
 
 
 def run(pipe):
     rate = pipe.sampling_rate
-    piece = pipe("a piano melody with drums", audio_length_in_s=60.0, generator=generators(1)).audios[0].mean(axis=0)
-    first = next(iter(pipe.chain.stages.values())).config
-    joints = np.arange(first.window_in_s, 58.0, first.window_stride_in_s)
-    at = [seam_measure(piece, round(joint * rate), rate) for joint in joints]
-    between = [seam_measure(piece, round((joint + first.window_stride_in_s / 2) * rate), rate) for joint in joints]
-    rows = []
-    for name, what in (("level_in_db", "level"), ("spectrum_in_db", "spectrum")):
-        rows.append(
-            Row(
+    prompts = PROMPTS[:4]  # unlike one another in level, tempo and instruments
+    pieces = pipe(
+        list(prompts), audio_length_in_s=float(LENGTH_IN_S), generator=generators(len(prompts)), return_tokens=True
+    )
+    audios = [audio.mean(axis=0) for audio in pieces.audios]
+    yield from _seams(pipe, audios[0], rate)
+    yield from _drift(pipe, audios, rate)
+    yield from _semantic_drift(pipe, pieces.tokens)
+
+
+def _seams(pipe, audio, rate):
+    """At the joints of every stage's windows, against the moments half-way between two joints."""
+    for name, stage in pipe.chain.stages.items():
+        window, stride = stage.config.window_in_s, stage.config.window_stride_in_s
+        joints = np.arange(window, LENGTH_IN_S - 2.0, stride)
+        at = [_changes(audio, moment, rate) for moment in joints]
+        between = [_changes(audio, moment + stride / 2, rate) for moment in joints]
+        for place, what in enumerate(("level", "spectrum")):
+            found, usual = (np.array([change[place] for change in changes]) for changes in (at, between))
+            yield Row(
                 "long piece",
-                f"change of {what} where windows join, against between them",
-                float(np.median([m[name] for m in at])),
-                float(np.median([m[name] for m in between])) * 1.5,
+                f"change of {what} where windows of {name} join, against between them",
+                float(found.mean()),
+                float(usual.mean()),
                 "dB",
                 False,
+                # no larger: by what two means of so many changes differ by chance
+                margin=-2 * float(np.hypot(standard_error(found), standard_error(usual))),
             )
+
+
+def _changes(audio, moment, rate):
+    place, around = round(moment * rate), 2 * rate  # the rest of the piece says nothing about this moment
+    part = audio[max(place - around, 0) : place + around]
+    measured = seam_measure(part, min(place, around), rate)
+    return measured["level_in_db"], measured["spectrum_in_db"]
+
+
+def _drift(pipe, audios, rate):
+    """CLAP (the model's own ear): is a part still nearest to its own prompt, and how near to the first minute's?"""
+    texts = clap_text_embeddings(pipe.clap, pipe.clap_processor, PROMPTS).float()
+    own, nearest = [], []
+    for number, audio in enumerate(audios):
+        parts = [audio[start : start + PART_IN_S * rate] for start in range(0, LENGTH_IN_S * rate, PART_IN_S * rate)]
+        sounds = torch.cat(
+            [
+                clap_embeddings_of_clip(pipe.clap, pipe.clap_processor, part, rate).float().mean(0)[None]
+                for part in parts
+            ]
         )
-    return rows
+        similarities = (torch.nn.functional.normalize(sounds) @ texts.T).cpu().numpy()
+        own.append(similarities[:, number])
+        nearest.append(similarities.argmax(axis=1) == number)
+    own, nearest = np.array(own), np.array(nearest)
+    minutes = own.reshape(len(own), -1, MINUTE).mean(axis=2)  # (pieces, minutes)
+    lost = minutes[:, -1] - minutes[:, 0]
+    yield Row(
+        "drift",
+        "CLAP score (the model's own ear) of the last minute, against the first",
+        100 * float(minutes[:, -1].mean()),
+        100 * float(minutes[:, 0].mean()),
+        "%",
+        margin=-max(200 * standard_error(lost), 5.0),
+    )
+    yield Row(
+        "drift",
+        f"parts of the last minute nearest to their own of {len(PROMPTS)} prompts",
+        100 * float(nearest[:, -MINUTE:].mean()),
+        100 / len(PROMPTS),
+        "%",
+        margin=10.0,
+    )
+
+
+def _semantic_drift(pipe, tokens):
+    """How far the first stage's tokens of the last minute are from those of the first, against those of other pieces."""
+    stage = next(iter(pipe.chain.stages.values()))
+    stream = stage.predicted_stream
+    first = tokens[stream.name].reshape(len(tokens[stream.name]), -1, stream.num_codebooks)[..., 0].cpu().numpy()
+    minute = round(60 * float(stream.frame_rate))
+    counts = np.array(
+        [
+            [np.bincount(part, minlength=stream.codebook_size) for part in (row[:minute], row[-minute:])]
+            for row in first
+        ]
+    )
+    shares = (counts + 0.5) / (counts + 0.5).sum(axis=-1, keepdims=True)
+    within = [_divergence(early, late) for early, late in shares]
+    across = [
+        _divergence(shares[i, 0], shares[j, 1]) for i in range(len(shares)) for j in range(len(shares)) if i != j
+    ]
+    yield Row(
+        "drift",
+        f"divergence of {stream.name} tokens, last minute from first, against other prompts' pieces",
+        float(np.mean(within)),
+        float(np.mean(across)),
+        "bit",
+        False,
+        margin=2 * standard_error(across),
+    )
+
+
+def _divergence(first, second) -> float:
+    """Jensen and Shannon's, in bits: 0 for the same shares, 1 for none in common."""
+    middle = (first + second) / 2
+    return float(np.mean([np.sum(part * np.log2(part / middle)) for part in (first, second)]))

@@ -1,93 +1,142 @@
-"""Guidance, stories, references, mixtures: levels follow what was asked for."""
+"""Guidance, stories, references, mixtures: levels follow what was asked for, and the text is nearer in CLAP's space."""
 
 import numpy as np
+import torch
 
 from open_musiclm.pipelines.mixtures import Mixture, Recording
+from open_musiclm.pipelines.reranking import clap_embeddings_of_clip
+from open_musiclm.tokenizers.clap import clap_text_embeddings
 
-from .rows import Row, generators, level
+from .rows import Row, generators, level, made, standard_error
 
 LOUD, QUIET = "a loud rock song with drums", "a quiet calm melody without drums"
-
-
-def _contrast(pipe, **asked):
-    levels = [
-        np.mean(
-            [
-                level(a)
-                for a in pipe(
-                    p, audio_length_in_s=6.0, num_waveforms_per_prompt=4, generator=generators(4), **asked
-                ).audios
-            ]
-        )
-        for p in (LOUD, QUIET)
-    ]
-    return levels[0] - levels[1]
+PROMPTS = (
+    "a loud rock song with drums",
+    "a quiet calm flute melody without drums",
+    "a fast dance track with an electronic beat",
+    "slow sad strings in a minor key",
+    "cheerful bells in a major key",
+    "a low bass guitar ballad",
+    "an organ waltz without drums",
+    "loud brass with drums",
+)
+SCALE = 2.5
+NUM_EACH = 6
 
 
 def run(pipe):
-    rows = []
-    guided = any(stage.config.condition_dropout for stage in pipe.chain.stages.values())
-    if guided:
-        rows.append(
-            Row(
-                "guidance",
-                "loud over quiet prompt, scale 3 against 1",
-                _contrast(pipe, guidance_scale=3.0),
-                _contrast(pipe, guidance_scale=1.0),
-                "dB",
+    if any(stage.config.condition_dropout for stage in pipe.chain.stages.values()):
+        yield from _guidance(pipe)
+    yield _story(pipe)
+    yield from _audio(pipe)
+
+
+def _levels(pipe, prompt, **asked):
+    return np.array([level(a) for a in made(pipe, [prompt] if prompt else [], 6.0, NUM_EACH, **asked)])
+
+
+def _guidance(pipe):
+    levels = {
+        scale: [_levels(pipe, prompt, guidance_scale=scale) for prompt in (LOUD, QUIET)] for scale in (SCALE, 1.0)
+    }
+    contrast = {scale: loud - quiet for scale, (loud, quiet) in levels.items()}
+    yield Row(
+        "guidance",
+        f"loud over quiet prompt, scale {SCALE:g} against 1",
+        float(contrast[SCALE].mean()),
+        float(contrast[1.0].mean()),
+        "dB",
+        margin=2 * standard_error(contrast[SCALE] - contrast[1.0]),
+    )
+    scores = {
+        scale: own_over_others(pipe, made(pipe, PROMPTS, 8.0, 3, guidance_scale=scale), 3) for scale in (SCALE, 1.0)
+    }
+    yield Row(
+        "guidance",
+        f"CLAP score (the model's own ear) over that of other prompts, scale {SCALE:g} against 1",
+        100 * float(scores[SCALE].mean()),
+        100 * float(scores[1.0].mean()),
+        "%",
+        margin=200 * standard_error(scores[SCALE] - scores[1.0]),
+    )
+    # away from drums, of a prompt that asks for neither: fewer onsets of noise above 2 kHz
+    away = made(pipe, ["a rock song"], 8.0, 8, guidance_scale=SCALE, negative_prompt="a quiet calm melody")
+    plain = made(pipe, ["a rock song"], 8.0, 8, guidance_scale=SCALE, negative_prompt="a loud rock song with drums")
+    differences = np.array([level(a) - level(b) for a, b in zip(away, plain, strict=True)])
+    yield Row(
+        "negative prompt",
+        "level, away from a quiet melody against away from a loud song",
+        float(np.mean([level(a) for a in away])),
+        float(np.mean([level(a) for a in plain])),
+        "dB",
+        margin=2 * standard_error(differences),
+    )
+
+
+def own_over_others(pipe, clips, each, prompts=PROMPTS) -> np.ndarray:
+    """Of clips (`each` of every prompt, in order): cosine with the own prompt, less the mean of that with the others."""
+    texts = clap_text_embeddings(pipe.clap, pipe.clap_processor, prompts).float()
+    sounds = torch.cat(
+        [
+            torch.nn.functional.normalize(
+                clap_embeddings_of_clip(pipe.clap, pipe.clap_processor, clip, pipe.sampling_rate).float().mean(0)[None]
             )
-        )
-    story = pipe([(0, QUIET), (10, LOUD), (20, QUIET)], audio_length_in_s=30.0, generator=generators(1)).audios[0]
+            for clip in clips
+        ]
+    )
+    similarities = (sounds @ texts.T).cpu().numpy()
+    own = np.arange(len(clips)) // each
+    picked = similarities[np.arange(len(clips)), own]
+    return picked - (similarities.sum(axis=1) - picked) / (len(prompts) - 1)
+
+
+def _story(pipe):
+    """Levels of its parts, each without the 2 s in which it begins."""
     rate = pipe.sampling_rate
-    parts = [level(story[:, (start + 2) * rate : (start + 10) * rate]) for start in (0, 10, 20)]
-    flat = pipe(QUIET, audio_length_in_s=30.0, generator=generators(1)).audios[0]
-    plain = [level(flat[:, (start + 2) * rate : (start + 10) * rate]) for start in (0, 10, 20)]
-    rows.append(
-        Row(
-            "story",
-            "loud middle part over the quiet ones, against one prompt",
-            parts[1] - (parts[0] + parts[2]) / 2,
-            plain[1] - (plain[0] + plain[2]) / 2,
-            "dB",
-        )
+
+    def middle(prompt):
+        risen = []
+        for seed in range(3):
+            audio = pipe(prompt, audio_length_in_s=30.0, generator=generators(1, seed)).audios[0]
+            parts = [level(audio[:, (start + 2) * rate : (start + 10) * rate]) for start in (0, 10, 20)]
+            risen.append(parts[1] - (parts[0] + parts[2]) / 2)
+        return np.array(risen)
+
+    told, flat = middle([(0, QUIET), (10, LOUD), (20, QUIET)]), middle(QUIET)
+    return Row(
+        "story",
+        "loud middle part over the quiet ones, against one prompt",
+        float(told.mean()),
+        float(flat.mean()),
+        "dB",
+        margin=2 * standard_error(told - flat),
     )
-    made = {p: pipe(p, audio_length_in_s=10.0, generator=generators(1, 5)).audios[0] for p in (LOUD, QUIET)}
-    by_reference = [
-        np.mean(
-            [
-                level(a)
-                for a in pipe(
-                    reference_audio=Recording(made[p], rate),
-                    audio_length_in_s=6.0,
-                    num_waveforms_per_prompt=4,
-                    generator=generators(4),
-                ).audios
-            ]
-        )
-        for p in (LOUD, QUIET)
-    ]
-    rows.append(
-        Row(
-            "reference audio",
-            "like a loud recording over like a quiet one",
-            by_reference[0] - by_reference[1],
-            0.0,
-            "dB",
-        )
-    )
-    mixed = [
-        np.mean(
-            [
-                level(a)
-                for a in pipe(
-                    Mixture((LOUD, QUIET), (w, 1 - w)),
-                    audio_length_in_s=6.0,
-                    num_waveforms_per_prompt=4,
-                    generator=generators(4),
-                ).audios
-            ]
-        )
-        for w in (0.8, 0.2)
-    ]
-    rows.append(Row("mixture", "0.8 loud + 0.2 quiet over 0.2 loud + 0.8 quiet", mixed[0] - mixed[1], 0.0, "dB"))
-    return rows
+
+
+def _audio(pipe):
+    rate = pipe.sampling_rate
+    references = {p: pipe(p, audio_length_in_s=10.0, generator=generators(1, 5)).audios[0] for p in (LOUD, QUIET)}
+
+    def like(**asked):
+        audios = pipe(
+            audio_length_in_s=6.0, num_waveforms_per_prompt=NUM_EACH, generator=generators(NUM_EACH), **asked
+        ).audios
+        return np.array([level(a) for a in audios])
+
+    pairs = {
+        ("reference audio", "like a loud recording over like a quiet one"): [
+            like(reference_audio=Recording(references[p], rate)) for p in (LOUD, QUIET)
+        ],
+        ("mixture", "0.8 loud + 0.2 quiet over 0.2 loud + 0.8 quiet"): [
+            like(prompt=Mixture((LOUD, QUIET), (w, 1 - w))) for w in (0.8, 0.2)
+        ],
+        ("mixture", "a song less a quiet melody over a song less a loud one"): [
+            like(prompt=Mixture(("a song with drums", p), (1.0, -0.5))) for p in (QUIET, LOUD)
+        ],
+        ("mixture", "of a text and a loud recording over the same with a quiet one"): [
+            like(prompt=Mixture(("a piano", Recording(references[p], rate)), (0.5, 0.5))) for p in (LOUD, QUIET)
+        ],
+    }
+    for (feature, what), (first, second) in pairs.items():
+        difference = first - second
+        yield Row(feature, what, float(difference.mean()), 0.0, "dB", margin=2 * standard_error(difference))

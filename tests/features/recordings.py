@@ -6,7 +6,10 @@ from open_musiclm.evaluation.metrics.chroma import chroma_agreement
 from open_musiclm.pipelines.mixtures import Recording
 from open_musiclm.pipelines.seams import seam_measure
 
-from .rows import Row, generators
+from .hearing import REAL_SEED, real_clip
+from .rows import Row, generators, standard_error
+
+NUM_REGIONS = 10
 
 
 def run(pipe):
@@ -68,16 +71,78 @@ def run(pipe):
             np.mean([seam_measure(np.tile(a.mean(axis=0), 2), a.shape[-1], rate)["spectrum_in_db"] for a in audios])
         )
     rows.append(Row("loop", "change of the spectrum where it begins again, against no loop", *turns, "dB", False))
+    return rows + _what_follows(pipe) + _rebuilt(pipe)
 
-    remade = pipe.remake_audio(recording, prompt="a loud organ", generator=generators(1))[0].mean(axis=0)
-    fresh = pipe("a loud organ", audio_length_in_s=12.0, generator=generators(1)).audios[0].mean(axis=0)
-    whole = song.mean(axis=0)
-    kept = [100 * chroma_agreement(a[: len(whole)], whole[: len(a)], rate) for a in (remade, fresh)]
-    rows.append(Row("structure kept", "chroma of the recording in another sound, against a new piece", *kept, "%"))
-    last = next(reversed(pipe.chain.decoded))
-    first = pipe.chain.decoded[0]
-    if first is not last:
-        finished = pipe.remake_audio(recording, first.name, generator=generators(1))[0].mean(axis=0)
-        kept = [100 * chroma_agreement(a[: len(whole)], whole[: len(a)], rate) for a in (finished, fresh)]
-        rows.append(Row("reconstruction", f"chroma of the recording from its {first.name} tokens", *kept, "%"))
+
+def _what_follows(pipe):
+    """A region made anew before what follows it: with the stage that reads it shown it, and of one candidate, so that
+    nothing else looks ahead; against the same seeds that were shown nothing."""
+    if not any(stream.context == "after" for stream in pipe.chain.streams.values()):
+        return []
+    rate, start, stop = pipe.sampling_rate, 3.0, 4.0
+    found = {"shown": [], "not": []}
+    for seed in range(NUM_REGIONS):
+        clip, _ = real_clip(REAL_SEED + seed, 8.0, rate)
+        mended = pipe.edit_audio(Recording(clip, rate), start, stop, "vary", num_candidates=1, generator=generators(1))
+        # what is kept of the region is the same; what follows is there no more
+        begun = clip[: round(stop * rate)]
+        alone = pipe.edit_audio(Recording(begun, rate), start, stop, "vary", num_candidates=1, generator=generators(1))
+        for name, made in (("shown", mended), ("not", alone)):
+            region = made.audios[0].mean(axis=0)[: round(stop * rate)]
+            whole = np.concatenate([region, clip[len(region) :]])
+            # away from the fade, which is the same for both
+            found[name].append(_change_over(whole, round(stop * rate), rate))
+    shown, alone = (np.array(found[name]) for name in ("shown", "not"))
+    return [
+        Row(
+            "editing",
+            "change of the spectrum to what follows, shown it, against not",
+            float(shown.mean()),
+            float(alone.mean()),
+            "dB",
+            False,
+            margin=2 * standard_error(alone - shown),
+        )
+    ]
+
+
+def _change_over(audio, joint, rate, width_in_s=0.15, apart_in_s=0.05):
+    """Distance in dB of the log spectra before and behind a joint, the fade between them left out."""
+    apart, width = round(apart_in_s * rate), round(width_in_s * rate)
+    parts = [audio[joint - apart - width : joint - apart], audio[joint + apart : joint + apart + width]]
+    edges = np.unique(np.geomspace(3, width // 2, 25).astype(int))
+    power = [np.add.reduceat(np.abs(np.fft.rfft(part * np.hanning(width))) ** 2, edges[:-1]) for part in parts]
+    floor = 1e-6 * max(part.max() for part in power)
+    return float(np.sqrt(np.mean((10 * np.log10((power[0] + floor) / (power[1] + floor))) ** 2)))
+
+
+def _rebuilt(pipe):
+    """Chroma of real clips that is kept when the stages make the rest of some tokens anew, against another piece."""
+    rate, rows = pipe.sampling_rate, []
+    clips = [real_clip(REAL_SEED + seed, 8.0, rate, drums="none")[0] for seed in range(4)]
+    first, decoded = next(iter(pipe.chain.makers)), [stream.name for stream in pipe.chain.decoded]
+    kept = {first: "a loud organ"} | ({decoded[0]: None} if len(decoded) > 1 else {})
+    for name, prompt in kept.items():
+        made = [
+            pipe.remake_audio(Recording(clip, rate), name, prompt=prompt, generator=generators(1))[0].mean(axis=0)
+            for clip in clips
+        ]
+
+        def agree(sound, clip):
+            length = min(len(sound), len(clip))
+            return 100 * chroma_agreement(sound[:length], clip[:length], rate)
+
+        own = np.array([agree(sound, clip) for sound, clip in zip(made, clips, strict=True)])
+        other = np.array([agree(made[i], clips[j]) for i in range(4) for j in range(4) if i != j])
+        what = "in another sound" if prompt else "with the rest made anew"
+        rows.append(
+            Row(
+                "reconstruction",
+                f"chroma of a real clip from its {name} tokens, {what}, against another clip's",
+                float(own.mean()),
+                float(other.mean()),
+                "%",
+                margin=2 * standard_error(other),
+            )
+        )
     return rows

@@ -379,3 +379,26 @@ def test_the_bar_names_the_stage_that_runs(pipe, capsys):
     places = [bar.index(name) for name in ("semantic", "coarse", "fine", "waveform")]
     assert places == sorted(places)
     assert "100%" in bar
+
+
+def test_decoding_up_to_a_stream_runs_no_stage_behind_it(pipe):
+    steps = []
+    rough = pipe(
+        "calm piano",
+        audio_length_in_s=2.0,
+        generator=torch.Generator().manual_seed(0),
+        decode_up_to="coarse",
+        return_tokens=True,
+        callback_on_step_end=lambda pipe, step, count, told: steps.append(told["stage"]),
+    )
+    assert set(steps) == {"semantic_model", "coarse_model"}
+    assert "fine" not in rough.tokens
+    whole = pipe("calm piano", audio_length_in_s=2.0, generator=torch.Generator().manual_seed(0), return_tokens=True)
+    assert torch.equal(rough.tokens["coarse"], whole.tokens["coarse"])
+    assert rough.audios.shape == whole.audios.shape
+    expected = pipe.decode_streams({"coarse": rough.tokens["coarse"]}, 2.0)
+    np.testing.assert_array_equal(rough.audios, expected.numpy())
+    with pytest.raises(ValueError, match="one of the streams of codes, coarse, fine; got 'semantic'"):
+        pipe("calm piano", audio_length_in_s=1.0, decode_up_to="semantic")
+    with pytest.raises(ValueError, match="A loop is closed by every stage"):
+        pipe("calm piano", audio_length_in_s=4.0, decode_up_to="coarse", loop=True)

@@ -46,6 +46,7 @@ def add_parser(subparsers) -> None:
     parser.add_argument(
         "--keep", metavar="STREAM", help="remake: the tokens to keep (default: those of the first stage)"
     )
+    parser.add_argument("--decode-up-to", metavar="STREAM", help="remake: decode the codes up to this stream only")
     parser.add_argument("--num-samples", "-n", type=int, default=1, help="variants (default: %(default)s)")
     parser.add_argument(
         "--num-candidates", type=int, default=4, help="made for each; what follows chooses (default: %(default)s)"
@@ -64,6 +65,8 @@ def run(args: argparse.Namespace) -> int:
 
     if not Path(args.recording).is_file():
         raise ValueError(f"there is no file {args.recording!r}.")
+    if args.decode_up_to is not None and args.way != "remake":
+        raise ValueError("--decode-up-to is for remake: the other ways join what is made to the recording.")
     if args.num_samples < 1 or args.num_candidates < 1:
         raise ValueError("--num-samples and --num-candidates must be at least 1.")
     audio_format(args.output)
@@ -101,7 +104,12 @@ def run(args: argparse.Namespace) -> int:
         ).audios
     elif args.way == "remake":
         audios = pipe.remake_audio(
-            recording, args.keep, num_waveforms=args.num_samples, generator=generators, **arguments
+            recording,
+            args.keep,
+            num_waveforms=args.num_samples,
+            generator=generators,
+            decode_up_to=args.decode_up_to,
+            **arguments,
         )
         rate = pipe.sampling_rate
     else:

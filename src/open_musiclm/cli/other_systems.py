@@ -14,6 +14,7 @@ from .requests import ATTRIBUTES, PLAIN, understand_prompts
 REQUESTS = (
     *PLAIN, *ATTRIBUTES, "story", "structure_from", "keep", "from_tokens", "save_tokens", "num_candidates", "fast",
     "temperature",
+    "unconditional",
 )  # fmt: skip
 #: of a recording, how much is gone on from: what AudioCraft's MusicGen keeps of a window of 30 s (stride 18 s)
 CONTEXT_IN_S = 12.0

@@ -7,7 +7,15 @@ from pathlib import Path
 from typing import Any
 
 #: arguments that are handed to the pipeline under their own names
-PLAIN = ("negative_prompt", "guidance_scale", "reference_audio", "reference_weight", "transition_in_s", "loop")
+PLAIN = (
+    "negative_prompt",
+    "guidance_scale",
+    "reference_audio",
+    "reference_weight",
+    "transition_in_s",
+    "loop",
+    "decode_up_to",
+)
 #: streams that say something about a piece (tokenizers/attributes), each by its name
 ATTRIBUTES = {
     "melody": ("FILE", "a hum, a whistle, a played line or a MIDI file whose tune to follow"),
@@ -45,6 +53,10 @@ def add_request_arguments(parser: argparse.ArgumentParser) -> None:
         help="keep a recording's tokens of the first stage, and give it the prompt's sound",
     )
     group.add_argument("--keep", metavar="STREAM", help="of that recording, the tokens of this stream instead")
+    group.add_argument(
+        "--decode-up-to", metavar="STREAM", help="decode the codes up to this stream, and make none behind it: a draft"
+    )
+    group.add_argument("--unconditional", action="store_true", help="ask for nothing: anything that the stages make")
     group.add_argument("--save-tokens", metavar="FILE", help="keep the tokens too (.safetensors), to go on from")
     group.add_argument("--from-tokens", metavar="FILE", help="go on from tokens that were kept: the same, then more")
 
@@ -102,5 +114,7 @@ def check_requests(args: argparse.Namespace) -> None:
     if args.save_tokens is not None and Path(args.save_tokens).suffix != ".safetensors":
         raise ValueError(f"--save-tokens writes a .safetensors file, got {args.save_tokens!r}.")
     asked = (args.prompts, args.story, args.reference_audio, args.structure_from, args.from_tokens)
-    if not any(asked) and not any(getattr(args, name) for name in ATTRIBUTES):
+    if args.unconditional and (any(asked) or any(getattr(args, name) for name in ATTRIBUTES)):
+        raise ValueError("--unconditional asks for nothing; leave the rest out, or it.")
+    if not args.unconditional and not any(asked) and not any(getattr(args, name) for name in ATTRIBUTES):
         raise ValueError('say what the music should be like: open-musiclm generate "a calm piano melody"')

@@ -200,13 +200,13 @@ def given_by_prompt(
     return {stream.name: encoded for stream in asked}
 
 
-def check_nothing_missing(chain: StageChain, given: Mapping[str, torch.Tensor]) -> None:
+def check_nothing_missing(chain: StageChain, given: Mapping[str, torch.Tensor], up_to: str | None = None) -> None:
     """Refuse by name what a needed stage is conditioned on and nobody gives.
 
     Raises:
         ValueError: a stream is neither given, predicted nor optional.
     """
-    for name, stream in chain.missing(given):
+    for name, stream in chain.missing(given, up_to):
         if stream.source == PROMPT_SOURCE:
             raise ValueError(f"Pass a `prompt` or `{stream.argument}`, one of the two.")
         raise ValueError(

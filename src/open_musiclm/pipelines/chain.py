@@ -83,15 +83,29 @@ class StageChain:
             made[name] = max(lengths)
         return {name: made[name] for name in self.stages}
 
-    def needed(self, given: Collection[str]) -> list[str]:
+    def heard(self, up_to: str | None = None) -> list[TokenStream]:
+        """The streams that are decoded: all of them, or those up to one, whose stages behind need not run.
+
+        Raises:
+            ValueError: it is none of the streams of codes.
+        """
+        names = [stream.name for stream in self.decoded]
+        if up_to is not None and up_to not in names:
+            raise ValueError(f"`decode_up_to` names one of the streams of codes, {', '.join(names)}; got {up_to!r}.")
+        return self.decoded[: len(names) if up_to is None else names.index(up_to) + 1]
+
+    def needed(self, given: Collection[str], up_to: str | None = None) -> list[str]:
         """Component names of the stages that have to run, in order, where streams are given.
+
+        Args:
+            up_to: the last stream of codes that is decoded.
 
         Raises:
             ValueError: a given stream comes without one of the same source that it was made for.
         """
         self._check_given(given)
         needed: set[str] = set()
-        wanted = [stream.name for stream in self.decoded]
+        wanted = [stream.name for stream in self.heard(up_to)]
         while wanted:
             name = wanted.pop()
             if name in given or self.makers.get(name) in needed:
@@ -101,11 +115,11 @@ class StageChain:
                 wanted += [stream.name for stream in self.stages[self.makers[name]].condition_streams]
         return [name for name in self.stages if name in needed]
 
-    def missing(self, given: Collection[str]) -> list[tuple[str, TokenStream]]:
+    def missing(self, given: Collection[str], up_to: str | None = None) -> list[tuple[str, TokenStream]]:
         """The needed stages' streams that are neither given, predicted nor optional, with the stage's component name."""
         return [
             (name, stream)
-            for name in self.needed(given)
+            for name in self.needed(given, up_to)
             for stream in self.stages[name].condition_streams
             if stream.name not in given and stream.name not in self.makers and not stream.optional
         ]

@@ -151,6 +151,7 @@ class MusicLMPipeline(PipelineSteps, NamedSteps, EditingSteps, AdapterMixin, Pub
         transition_in_s: float = 0.0,
         loop: bool = False,
         beginnings: Mapping[str, torch.Tensor] | None = None,
+        decode_up_to: str | None = None,
         settings: dict[str, Any] | None = None,
         output_type: str = "np",
         return_dict: bool = True,
@@ -174,6 +175,8 @@ class MusicLMPipeline(PipelineSteps, NamedSteps, EditingSteps, AdapterMixin, Pub
             transition_in_s: of a story, how long the change from one text to the next takes.
             loop: the end runs into the beginning; with a `tempo` the length is rounded to whole bars of four beats.
             beginnings: first tokens of streams that stages make, by the stream's name, to go on from.
+            decode_up_to: the last stream of codes to decode; the stages behind it do not run (`"coarse"`: a draft, at the
+                codec's lower bit rate).
             generator: one `torch.Generator`, or one for each waveform that is made. With one each, a waveform does not
                 depend on what else is in the batch.
             settings: for the `generate` of all stages (`{"temperature": 0.8}`).
@@ -218,6 +221,8 @@ class MusicLMPipeline(PipelineSteps, NamedSteps, EditingSteps, AdapterMixin, Pub
 
         # 1. What is asked for, as streams with one row for each waveform
         chain = self.chain
+        if loop and decode_up_to is not None:
+            raise ValueError("A loop is closed by every stage: leave `decode_up_to` out.")
         if loop:
             duration = self._duration(whole_bars(audio_length_in_s, streams_and_settings.get("tempo")))
             audio_length_in_s = float(duration)
@@ -235,8 +240,8 @@ class MusicLMPipeline(PipelineSteps, NamedSteps, EditingSteps, AdapterMixin, Pub
             settings,
             streams_and_settings,
         )
-        needed = chain.needed(asked.given)
-        check_nothing_missing(chain, asked.given)
+        heard, needed = chain.heard(decode_up_to), chain.needed(asked.given, decode_up_to)
+        check_nothing_missing(chain, asked.given, decode_up_to)
         tokens = rows_of_batch(asked.given, num_made)
         batch_size = len(next(iter(tokens.values()))) if tokens else num_made
         check_rows_of_beginnings(asked.beginnings, batch_size)
@@ -269,8 +274,8 @@ class MusicLMPipeline(PipelineSteps, NamedSteps, EditingSteps, AdapterMixin, Pub
                         asked,
                     )
                 progress.say("waveform")
-                made = [tokens[s.name].shape[1] for s in chain.decoded if chain.makers[s.name] in needed]
-                decoded = {s.name: tokens[s.name][:, : min(made, default=None)] for s in chain.decoded}
+                made = [tokens[s.name].shape[1] for s in heard if chain.makers[s.name] in needed]
+                decoded = {s.name: tokens[s.name][:, : min(made, default=None)] for s in heard}
                 audios = self.decode_streams(decoded, audio_length_in_s)
         except GenerationInterruptedError:
             self.maybe_free_model_hooks()
