@@ -19,6 +19,10 @@ EXTRA_OF = {
     "optimum": "quantize",
     "mido": "midi",
     "av": "audio",
+    "gradio": "app",
+    "fastapi": "app",
+    "uvicorn": "app",
+    "prometheus_client": "app",
 }
 
 

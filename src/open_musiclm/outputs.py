@@ -11,7 +11,9 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
+
+from .version import __version__
 
 #: of the system: no space, quota, largest file, read-only, device
 NO_PLACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO)
@@ -148,3 +150,13 @@ def free_name(path: Path) -> Path:
         for number in itertools.count(1)
         if not (each := path if number == 1 else path.with_name(f"{path.stem}-{number}{path.suffix}")).exists()
     )
+
+
+def made_with() -> dict[str, Any]:
+    """What a file's metadata says of the software that made it."""
+    import diffusers
+    import torch
+    import transformers
+
+    versions = {module.__name__: module.__version__ for module in (torch, transformers, diffusers)}
+    return {"software": f"open-musiclm {__version__}", "versions": versions}

@@ -5,8 +5,18 @@ containers.py ── what a file is, and whether all of it is there ──→ re
     with_av.py: the kinds that libsndfile does not read, with PyAV (the extra `audio`)
 """
 
-from .reading import SkippedFile, read_audio
+from .reading import SkippedFile, read_audio, read_audio_bytes
 from .resampling import resample
-from .writing import FORMATS, audio_format, read_metadata, write_audio
+from .writing import FORMATS, audio_format, encode_audio, read_metadata, write_audio
 
-__all__ = ["FORMATS", "SkippedFile", "audio_format", "read_audio", "read_metadata", "resample", "write_audio"]
+__all__ = [
+    "FORMATS",
+    "SkippedFile",
+    "audio_format",
+    "encode_audio",
+    "read_audio",
+    "read_audio_bytes",
+    "read_metadata",
+    "resample",
+    "write_audio",
+]

@@ -37,7 +37,7 @@ class SkippedFile(ValueError):
     Args:
         path: the file.
         reason: one or two words: `"missing"`, `"empty"`, `"unreadable"`, `"incomplete"`, `"needs PyAV"`,
-            `"not finite"`, `"too loud"`, `"channels cancel"`, and where there are such limits `"too short"`, `"silent"`.
+            `"not finite"`, `"too loud"`, `"channels cancel"`, and where there are such limits `"too short"`, `"too long"`, `"silent"`.
         detail: the same in a sentence.
     """
 
@@ -109,9 +109,47 @@ def read_recording(
             raise SkippedFile(path, "missing", "there is no such file")
         if path.stat().st_size == 0:
             raise SkippedFile(path, "empty", "the file has no bytes")
-        blocks, rate, peak, power, num_channels = _read_blocks(path, mono, on_block)
+        return _checked(path, _read_blocks(path, lambda: _open(path), mono, on_block), mono)
     except OSError as error:
         raise SkippedFile(path, "unreadable", error.strerror or "it cannot be opened") from error
+
+
+def read_audio_bytes(data: bytes, name: str = "the upload", longest_in_s: float = float("inf")) -> Recording:
+    """A recording of a file's bytes, all channels, by libsndfile in memory: whole, or refused as a file is.
+
+    Args:
+        name: what messages call it; nothing is looked for under it.
+        longest_in_s: refuse more, before it is decoded.
+
+    Raises:
+        SkippedFile: as [`read_audio`]; `"too long"`.
+    """
+    path, decoded_in_s = Path(name), 0.0
+
+    def on_block(seconds: float) -> None:
+        nonlocal decoded_in_s
+        decoded_in_s += seconds
+        if decoded_in_s > longest_in_s:
+            raise SkippedFile(path, "too long", f"it has more than {longest_in_s:g} s")
+
+    def opened() -> tuple[int, Iterator[np.ndarray]]:
+        container = inspect(data)
+        if container.reader == "av":
+            raise SkippedFile(path, "unreadable", f"{container.kind} is not taken here; send WAV, FLAC, OGG or MP3")
+        parts = [io.BytesIO(part.head + data[part.start : part.stop]) for part in container.parts]
+        try:
+            return _with_soundfile(path, container, parts or [io.BytesIO(data)])
+        except _CannotOpen as error:
+            raise NotAudio(f"not audio that can be decoded. {error}") from error
+
+    if not data:
+        raise SkippedFile(path, "empty", "it has no bytes")
+    return _checked(path, _read_blocks(path, opened, False, on_block), False)
+
+
+def _checked(path: Path, read: tuple[list[np.ndarray], int, float, float, int], mono: bool) -> Recording:
+    """What was read, unless it is no music: see [`read_audio`]."""
+    blocks, rate, peak, power, num_channels = read
     if not blocks:
         raise SkippedFile(path, "empty", "the file holds no samples")
     audio = np.concatenate(blocks)
@@ -140,13 +178,15 @@ def _check_average(path: Path, average: np.ndarray, power: float) -> None:
         raise SkippedFile(path, "channels cancel", detail)
 
 
-def _read_blocks(path: Path, mono: bool, on_block) -> tuple[list[np.ndarray], int, float, float, int]:
+def _read_blocks(
+    path: Path, open_it: Callable, mono: bool, on_block
+) -> tuple[list[np.ndarray], int, float, float, int]:
     """Blocks, (samples,) if mono else (samples, channels); the rate; the peak, and the sum of the channels' mean power."""
     blocks: list[np.ndarray] = []
     peak = power = 0.0
     num_channels = 0
     try:
-        rate, decoded = _open(path)
+        rate, decoded = open_it()
         for block in decoded:
             if not len(block):
                 continue

@@ -249,11 +249,7 @@ def told_prompt(args: argparse.Namespace, place: int) -> str:
 
 def describe(args: argparse.Namespace, prompt: str, seed: int) -> dict[str, Any]:
     """What is stored beside the samples: enough to make the file again."""
-    import diffusers
-    import torch
-    import transformers
-
-    from ..version import __version__
+    from ..outputs import made_with
 
     return {
         "prompt": prompt,
@@ -262,12 +258,7 @@ def describe(args: argparse.Namespace, prompt: str, seed: int) -> dict[str, Any]
         "revision": args.revision,
         "duration_in_s": args.duration,
         "asked": {name: value for name in (*PLAIN, *ATTRIBUTES) if (value := getattr(args, name)) is not None},
-        "software": f"open-musiclm {__version__}",
-        "versions": {
-            "torch": torch.__version__,
-            "transformers": transformers.__version__,
-            "diffusers": diffusers.__version__,
-        },
+        **made_with(),
     }
 
 

@@ -10,6 +10,21 @@ DTYPES = ("float32", "bfloat16", "float16")
 
 def add_model_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--model", metavar="PATH_OR_HUB_ID", help="a pipeline (default: the small one in the box)")
+    _add_loading_arguments(parser)
+
+
+def add_models_arguments(parser: argparse.ArgumentParser) -> None:
+    """For a command that takes several."""
+    parser.add_argument(
+        "--model",
+        action="append",
+        metavar="PATH_OR_HUB_ID",
+        help="a pipeline (default: the small one in the box); once for each of several",
+    )
+    _add_loading_arguments(parser)
+
+
+def _add_loading_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--revision", help="branch, tag or commit of a Hub id")
     parser.add_argument("--device", default="auto", help="cpu, cuda, cuda:1, mps, … (default: a GPU if there is one)")
     parser.add_argument("--dtype", choices=DTYPES, default="float32", help="of the weights (default: %(default)s)")

@@ -110,8 +110,9 @@ class Mixture:
                 raise ValueError("A mixture has a part without a text.")
 
 
-def parse_mixture(text: str) -> Mixture | None:
-    """ "0.7 * warm strings - 0.3 * file.wav"; `None` for a text without weights. A part that is a file is read.
+def parse_mixture(text: str, read_files: bool = True) -> Mixture | None:
+    """ "0.7 * warm strings - 0.3 * file.wav"; `None` for a text without weights. A part that is a file is read, unless
+    `read_files` is off: a text that came from elsewhere is no name of a file here.
 
     Raises:
         ValueError: a part without a weight.
@@ -133,7 +134,7 @@ def parse_mixture(text: str) -> Mixture | None:
         weight = float(found.group(1).replace(" ", ""))
         weights.append(-weight if sign == "-" else weight)
         words = found.group(2).strip()
-        parts.append(Recording.read(words) if _is_file(words) else words)
+        parts.append(Recording.read(words) if read_files and _is_file(words) else words)
     return Mixture(tuple(parts), tuple(weights))
 
 

@@ -16,6 +16,7 @@ from .mixtures import Recording
 from .windows import round_down, to_fraction
 
 if TYPE_CHECKING:
+    from ..data.tokenizer import MusicTokenizer
     from .musiclm import MusicLMPipeline
 
 
@@ -32,18 +33,11 @@ def encode_recording(
             few frames.
     """
     from ..data.decoding import DecodedAudio
-    from ..data.tokenizer import MusicTokenizer, TokenizingSettings
 
     chain = pipe.chain
-    streams = [
-        chain.streams[name]
-        for name in (chain.makers if names is None else known_names("streams", chain.streams, names))
-    ]
-    longest = max(float(stage.config.window_in_s) for stage in chain.stages.values())
-    settings = TokenizingSettings(
-        crop_in_s=max(longest, 1.0), overlap_in_s=longest / 5, clap_window_in_s=max(longest, 1.0), min_length_in_s=1.0
+    tokenizer = recording_tokenizer(
+        pipe, tuple(chain.makers) if names is None else known_names("streams", chain.streams, names)
     )
-    tokenizer = MusicTokenizer(pipe.components, streams, settings)
     waveforms = {
         rate: np.ascontiguousarray(resample(recording.waveform, recording.sampling_rate, rate), dtype=np.float32)
         for rate in tokenizer.sampling_rates
@@ -65,6 +59,22 @@ def known_names(argument: str, streams: Mapping[str, Any], names: Any) -> list[s
         if not isinstance(name, str) or name not in streams:
             raise ValueError(f"`{argument}` names one or several of {', '.join(streams)}; got {shown(name)}.")
     return given
+
+
+def recording_tokenizer(pipe: MusicLMPipeline, names: Sequence[str]) -> MusicTokenizer:
+    """What makes streams of recordings, with the pipeline's own parts.
+
+    Raises:
+        ValueError: the pipeline has not what makes one of them.
+    """
+    from ..data.tokenizer import MusicTokenizer, TokenizingSettings
+
+    chain = pipe.chain
+    longest = max(float(stage.config.window_in_s) for stage in chain.stages.values())
+    settings = TokenizingSettings(
+        crop_in_s=max(longest, 1.0), overlap_in_s=longest / 5, clap_window_in_s=max(longest, 1.0), min_length_in_s=1.0
+    )
+    return MusicTokenizer(pipe.components, [chain.streams[name] for name in names], settings)
 
 
 def kept_streams(

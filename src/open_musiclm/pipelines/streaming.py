@@ -117,7 +117,7 @@ class MusicStream(Iterator):
         self._last_frame = self._find_last_frame(durations)
         self._num_frames = 0  # taken up for decoding
         codec = as_codec(pipe.codec)
-        self._codec = codec.stream()
+        self._codec = codec.batch_stream()
         self._frames_a_piece, self._lookahead = codec.frames_a_piece, codec.lookahead
         if self._samples_left is not None and (self._last_frame or 0) * codec.hop_length < self._samples_left:
             raise ValueError(

@@ -28,6 +28,8 @@ class Attribute(ABC):
     least_confidence: ClassVar[float | None] = None
     #: whether it holds for a whole piece; else each window of one is heard by itself
     of_whole_piece: ClassVar[bool] = False
+    #: whether a text is the name of a file that is read
+    reads_files: ClassVar[bool] = False
 
     @abstractmethod
     def default_stream(self, **fields: Any) -> TokenStream:

@@ -54,6 +54,7 @@ class Melody(Attribute):
     takes = "(audio, sampling rate), a sound or MIDI file, or a list of notes (start, stop, MIDI pitch)"
     #: share of the frames with sound that have a pitch
     least_confidence = 0.5
+    reads_files = True
 
     def default_stream(self, **fields: Any) -> TokenStream:
         return TokenStream(

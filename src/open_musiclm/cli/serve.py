@@ -1,0 +1,109 @@
+"""`open-musiclm serve`: a model behind HTTP."""
+
+from __future__ import annotations
+
+import argparse
+import os
+
+from .loading import add_models_arguments
+
+API_KEY = "OPEN_MUSICLM_API_KEY"
+EPILOG = """examples:
+  open-musiclm serve                                                   (the model in the box at http://127.0.0.1:8000)
+  open-musiclm serve --model me/my-musiclm --device cuda --dtype bfloat16 --rows 64
+  OPEN_MUSICLM_API_KEY=secret open-musiclm serve --host 0.0.0.0 --port 80
+
+ask it:
+  curl http://127.0.0.1:8000/v1/audio/speech -H "Content-Type: application/json" \\
+    -d '{"input": "a calm piano melody", "duration": 10, "seed": 0}' -o song.wav
+  curl http://127.0.0.1:8000/v1/models                                 (what each model can be asked for)
+  http://127.0.0.1:8000/docs                                           (everything else)
+
+Requests that come together are made together; the same seed gives the same bytes whatever else is made. Ctrl-C stops it
+when what runs is finished, a second one at once. docs/serving.md says more.
+"""
+
+
+def add_parser(subparsers) -> None:
+    parser = subparsers.add_parser(
+        "serve",
+        help="answer requests for music over HTTP",
+        description="Answer requests for music over HTTP, in the form of OpenAI's speech interface.",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add_server_arguments(parser, port=8000)
+    parser.set_defaults(run=run)
+
+
+def add_server_arguments(parser: argparse.ArgumentParser, port: int) -> None:
+    """What both ways of serving have."""
+    parser.add_argument("--host", default="127.0.0.1", help="address to listen at (default: this machine alone)")
+    parser.add_argument("--port", type=int, default=port, help="default: %(default)s")
+    parser.add_argument("--api-key", metavar="KEY", help=f"what requests must bring (default: ${API_KEY}, else none)")
+    group = parser.add_argument_group("limits")
+    group.add_argument("--rows", type=int, default=16, help="waveforms made together (default: %(default)s)")
+    group.add_argument("--queue", type=int, default=128, help="requests that may wait (default: %(default)s)")
+    group.add_argument("--max-duration", type=float, default=120.0, metavar="SECONDS", help="default: %(default)g")
+    group.add_argument(
+        "--time-limit", type=float, default=300.0, metavar="SECONDS", help="of a request (default: %(default)g)"
+    )
+    parser.add_argument("--threads", type=int, metavar="N", help="of the CPU (default: the fastest number)")
+    add_models_arguments(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    engines, key = start_engines(args), api_key(args)
+
+    from ..serving.http import create_app
+
+    print(f"http://{args.host}:{args.port}/docs  ({', '.join(engines)}; Ctrl-C stops it)", flush=True)
+    return listen(create_app(engines, key), args)
+
+
+def api_key(args: argparse.Namespace) -> str | None:
+    return args.api_key or os.environ.get(API_KEY) or None
+
+
+def start_engines(args: argparse.Namespace) -> dict:
+    """An engine for each model, by its name."""
+    from ..extras import require
+
+    require("fastapi", "uvicorn", "prometheus_client")
+    if not 0 <= args.port <= 65535:
+        raise ValueError(f"--port must lie in [0, 65535], got {args.port}.")
+    from ..decoding.threads import set_num_threads
+    from ..serving.engine import Engine
+    from ..serving.limits import Limits
+    from ..serving.metrics import Metrics
+    from .loading import load_pipeline, model_path, quiet_libraries
+
+    limits = Limits(
+        duration_in_s=args.max_duration,
+        queue=args.queue,
+        rows=args.rows,
+        variants=min(Limits.variants, args.rows),
+        request_time_in_s=args.time_limit,
+    )
+    models = args.model or ["mini"]
+    if len(set(models)) < len(models):
+        raise ValueError("--model names a model twice.")
+    for model in models:
+        model_path(model, args.revision)
+    quiet_libraries()
+    metrics, engines = Metrics(), {}
+    for model in models:
+        pipe = load_pipeline(model, args.device, args.dtype, args.revision)
+        if pipe.device.type == "cpu":
+            set_num_threads(tuple(pipe.chain.stages.values()), args.threads)
+        engines[model] = Engine(pipe, model, limits, metrics)
+    return engines
+
+
+def listen(app, args: argparse.Namespace) -> int:
+    """Answer until the process is asked to stop; what runs is finished then."""
+    import uvicorn
+
+    server = uvicorn.Server(uvicorn.Config(app, host=args.host, port=args.port, log_level="warning", access_log=False))
+    server.run()
+    return 0 if server.started else 1

@@ -1,0 +1,93 @@
+"""What stands before every request: how long it may be, whose key it must bring, and what is counted of its answer."""
+
+from __future__ import annotations
+
+import hmac
+import json
+import time
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from starlette.exceptions import HTTPException
+
+from .metrics import Metrics
+
+#: paths that need no key
+OPEN_PATHS = ("/health",)
+#: paths that are counted by their names; whatever else is asked for is one
+COUNTED = ("/v1/audio/speech", "/v1/audio/edits", "/v1/models", "/health", "/metrics", "/docs", "/openapi.json")
+
+Send = Callable[[dict[str, Any]], Awaitable[None]]
+
+
+class Guard:
+    """ASGI middleware.
+
+    Args:
+        app: what is asked.
+        metrics: what is counted.
+        api_key: refuse requests that do not bring it (`Authorization: Bearer …`); `None` asks for none.
+        body_bytes: length of a request at most.
+        guarded: beginnings of paths that this is about; others (a page) are let through.
+    """
+
+    def __init__(
+        self, app: Any, metrics: Metrics, api_key: str | None, body_bytes: int, guarded: tuple[str, ...] = ("/",)
+    ):
+        self.app, self.metrics, self.body_bytes, self.guarded = app, metrics, body_bytes, guarded
+        self.api_key = None if api_key is None else api_key.encode()
+        self.too_long = f"A request may have up to {body_bytes} bytes."
+
+    async def __call__(self, scope: dict, receive: Callable, send: Send) -> None:
+        if scope["type"] != "http" or not scope["path"].startswith(self.guarded):
+            await self.app(scope, receive, send)
+            return
+        path = scope["path"] if scope["path"] in COUNTED else "other"
+        started, status = time.perf_counter(), 500
+
+        async def counted(message: dict[str, Any]) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+            await send(message)
+
+        taken = 0
+
+        async def limited() -> dict[str, Any]:
+            nonlocal taken
+            message = await receive()
+            taken += len(message.get("body", b""))
+            if taken > self.body_bytes:
+                raise HTTPException(413, self.too_long)  # the app's own handler answers
+            return message
+
+        headers = dict(scope["headers"])
+        length = headers.get(b"content-length", b"0")
+        try:
+            if not self._is_allowed(scope["path"], headers.get(b"authorization", b"")):
+                await refuse(
+                    counted, 401, "This server asks for its key: Authorization: Bearer …", "authentication_error"
+                )
+            elif not length.isdigit() or int(length[:20]) > self.body_bytes:
+                await refuse(counted, 413, self.too_long, "invalid_request_error")
+            else:
+                await self.app(scope, limited, counted)
+        finally:
+            self.metrics.answers.labels(path, str(status)).inc()
+            self.metrics.answer_time.labels(path).observe(time.perf_counter() - started)
+
+    def _is_allowed(self, path: str, given: bytes) -> bool:
+        if self.api_key is None or path in OPEN_PATHS:
+            return True
+        scheme, _, key = given.partition(b" ")
+        return scheme.lower() == b"bearer" and hmac.compare_digest(key.strip(), self.api_key)
+
+
+async def refuse(send: Send, status: int, message: str, kind: str) -> None:
+    """An answer that says why not."""
+    body = json.dumps({"error": {"message": message, "type": kind, "param": None, "code": None}}).encode()
+    headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
+    if status == 401:
+        headers.append((b"www-authenticate", b"Bearer"))
+    await send({"type": "http.response.start", "status": status, "headers": headers})
+    await send({"type": "http.response.body", "body": body})
