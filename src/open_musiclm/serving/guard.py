@@ -63,18 +63,30 @@ class Guard:
 
         headers = dict(scope["headers"])
         length = headers.get(b"content-length", b"0")
+        is_long = not length.isdigit() or int(length[:20]) > self.body_bytes
         try:
             if not self._is_allowed(scope["path"], headers.get(b"authorization", b"")):
+                await self._pass_over(receive)
                 await refuse(
                     counted, 401, "This server asks for its key: Authorization: Bearer …", "authentication_error"
                 )
-            elif not length.isdigit() or int(length[:20]) > self.body_bytes:
+            elif is_long:
+                await self._pass_over(receive)
                 await refuse(counted, 413, self.too_long, "invalid_request_error")
             else:
                 await self.app(scope, limited, counted)
         finally:
             self.metrics.answers.labels(path, str(status)).inc()
             self.metrics.answer_time.labels(path).observe(time.perf_counter() - started)
+
+    async def _pass_over(self, receive: Callable) -> None:
+        """Read what is refused, and keep nothing: a client that still sends would not hear the refusal."""
+        passed = 0
+        while passed <= 4 * self.body_bytes:
+            message = await receive()
+            passed += len(message.get("body", b""))
+            if not message.get("more_body"):
+                break
 
     def _is_allowed(self, path: str, given: bytes) -> bool:
         if self.api_key is None or path in OPEN_PATHS:
