@@ -7,6 +7,7 @@ import socket
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from http.client import IncompleteRead
 from urllib.parse import urlsplit
 
 import numpy as np
@@ -220,7 +221,10 @@ def test_a_full_queue_a_client_that_leaves_and_a_time_limit(pipe):
         assert not served.engine.streams
     with serving(pipe, request_time_in_s=0.5) as served:
         assert served.speak(duration=100).status == 504
-        assert served.speak(duration=100, stream_format="audio").status in (200, 504)
+        try:
+            assert served.speak(duration=100, stream_format="audio").status == 504
+        except IncompleteRead:  # its beginning was in time
+            pass
 
 
 def test_stopping_finishes_what_runs(pipe):

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import hmac
 import json
+import logging
 import time
 from collections.abc import Awaitable, Callable
 from typing import Any
 
 from starlette.exceptions import HTTPException
 
+from .limits import BrokenOffError
 from .metrics import Metrics
+
+LOG = logging.getLogger("open_musiclm.serving")
 
 #: paths that need no key
 OPEN_PATHS = ("/health",)
@@ -75,6 +79,8 @@ class Guard:
                 await refuse(counted, 413, self.too_long, "invalid_request_error")
             else:
                 await self.app(scope, limited, counted)
+        except BrokenOffError:
+            LOG.warning("an answer was broken off: its time was up, or the model failed")
         finally:
             self.metrics.answers.labels(path, str(status)).inc()
             self.metrics.answer_time.labels(path).observe(time.perf_counter() - started)

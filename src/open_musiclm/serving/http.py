@@ -23,7 +23,7 @@ from .documents import page_of
 from .engine import Engine
 from .guard import Guard
 from .jobs import Job, Made
-from .limits import Refusal
+from .limits import BrokenOffError, Refusal
 from .metrics import CONTENT_TYPE
 from .requests import MusicRequest
 from .schema import EditRequest, Failed, Health, ModelInfo, ModelList, SpeechRequest
@@ -205,6 +205,8 @@ async def _streamed(engine: Engine, request: MusicRequest, name: str, form: str)
                 engine.took(job, piece.shape[-1] / rate)
                 piece = await pieces.get()
             job.result.result()
+        except (Refusal, ValueError) as error:
+            raise BrokenOffError(str(error)) from error
         finally:
             engine.cancel(job)
 
@@ -213,7 +215,7 @@ async def _streamed(engine: Engine, request: MusicRequest, name: str, form: str)
             async for part in parts():
                 yield _event({"type": "speech.audio.delta", "audio": base64.b64encode(part).decode()})
             yield _event({"type": "speech.audio.done", "seed": request.seed, "duration": request.duration_in_s})
-        except (Refusal, ValueError) as error:
+        except BrokenOffError as error:
             yield _event({"type": "error", "error": {"message": str(error), "type": "server_error"}})
 
     headers = headers_of(engine, request) | {"X-Sampling-Rate": str(rate), "Cache-Control": "no-store"}

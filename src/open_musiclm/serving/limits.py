@@ -53,3 +53,7 @@ class Refusal(Exception):
     def __init__(self, message: str, kind: str, retry_after_in_s: float | None = None):
         super().__init__(message)
         self.kind, self.retry_after_in_s = kind, retry_after_in_s
+
+
+class BrokenOffError(Exception):
+    """An answer that had begun cannot be finished: its connection is closed before its end."""
