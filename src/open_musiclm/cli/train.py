@@ -14,6 +14,7 @@ EPILOG = """examples:
   open-musiclm train --stage coarse --tokens tokens/ --from me/my-musiclm --output tuned/
   open-musiclm train --stage semantic --tokens tokens/ --from tuned/ --output tuned-2/ --lora 16 --steps 500
   open-musiclm train --stage semantic --tokens tokens/ --from mini --output tuned/ --streams tempo,genre
+  open-musiclm train --stage semantic --tokens tokens/ --from tuned/ --output quick/ --distil-guidance
   open-musiclm train --stage semantic --tokens tokens/ --preset large --output scratch/ --precision bf16
   torchrun --nproc_per_node 8 -m open_musiclm train --stage fine --tokens tokens/ --output fine/ --set fsdp=true
 
@@ -72,6 +73,15 @@ def add_parser(subparsers) -> None:
     )
     start.add_argument(
         "--pattern", choices=("flat", "delay", "parallel"), help="how a fresh stage lays the codebooks it predicts"
+    )
+    start.add_argument(
+        "--distil-guidance",
+        nargs="?",
+        type=float,
+        const=8.0,
+        metavar="LARGEST",
+        help="teach a stage that has guidance to read the scale as a token, which halves its cost (default: up to "
+        "%(const)s)",
     )
     start.add_argument(
         "--config", action="append", default=[], metavar="NAME=VALUE", help="of the stage's config: hidden_dropout=0"
@@ -148,6 +158,7 @@ def run(args: argparse.Namespace) -> int:
         streams=tuple(name.strip() for name in (args.streams or "").split(",") if name.strip()),
         condition_dropout=args.condition_dropout,
         pattern=args.pattern,
+        distil_guidance=args.distil_guidance,
         steps=args.steps,
         batch_size=args.batch_size,
         accumulate=args.accumulate,

@@ -24,6 +24,7 @@ from ..decoding.registry import choose_backend
 from ..decoding.sampling import StepSampler, resolve_generators
 from .configuration import MusicLMStageConfig
 from .generation_settings import check_settings
+from .guidance import find_guidance_stream, id_of_scale
 from .inputs import check_ranges, collect_streams, complete_streams
 from .patterns import num_known_steps, num_steps, num_whole_frames, take_up
 from .sequence import check_positions
@@ -150,7 +151,8 @@ class StageGenerationMixin(GenerationMixin):
                 beginning to keep; and settings that override the generation config (`temperature=0.8`, `top_k=50`,
                 `do_sample=False`, `use_cache=False`, …). `guidance_scale` (MusicGen, Copet et al. 2023, section 3.2) mixes
                 two branches: the scores without the conditioning, and so many times what the conditioning adds; 1, or
-                `None`, is no guidance.
+                `None`, is no guidance. A stage that reads the scale as a token (guidance.py) computes one branch, unless
+                there are negative streams or it was never taught a scale so small or large.
 
         Returns:
             (batch, num_frames) ids for one codebook, else (batch, num_frames, num_codebooks).
@@ -195,6 +197,8 @@ class StageGenerationMixin(GenerationMixin):
         streams, given = self._check_streams(streams, num_frames, generator)
         generators = resolve_generators(generator, given.shape[0])
         scale = self._check_guidance(settings.guidance_scale, negative_streams, force_guidance)
+        if scale is not None and negative_streams is None:
+            scale = self._guide_by_token(scale, streams)
         settings.guidance_scale = None  # transformers' own takes two forward passes
         if scale is not None:
             negative = self._negative_streams(negative_streams or {}, streams)
@@ -239,6 +243,15 @@ class StageGenerationMixin(GenerationMixin):
                 "`force_guidance=True` to hear what comes of it."
             )
         return float(scale)
+
+    def _guide_by_token(self, scale: float, streams: dict[str, torch.Tensor]) -> float | None:
+        """Says the scale to a stage that reads it, in its stream; what is left for two branches to do."""
+        stream = find_guidance_stream(self.condition_streams)
+        token_id = None if stream is None else id_of_scale(scale, stream)
+        if stream is None or token_id is None or (streams[stream.argument] != PADDING_ID).any():
+            return scale
+        streams[stream.argument] = torch.full_like(streams[stream.argument], token_id)
+        return None
 
     def _negative_streams(
         self, given: Mapping[str, torch.Tensor], streams: Mapping[str, torch.Tensor]

@@ -197,6 +197,7 @@ class MusicLMStageModel(  # type: ignore[misc]  # `push_to_hub` is ours
         mask_condition_eos: bool = True,
         output_condition_logits: bool = False,
         in_steps: bool = False,
+        hide_conditions: bool = True,
         **streams,
     ) -> MusicLMStageOutput:
         r"""
@@ -212,6 +213,7 @@ class MusicLMStageModel(  # type: ignore[misc]  # `push_to_hub` is ours
             mask_condition_eos: hide that EOS (and give it the id 0), as in training.
             output_condition_logits: return the conditioning streams' logits too.
             in_steps: the predicted stream is given, and its logits are returned, step by step as its pattern lays it.
+            hide_conditions: in training, hide conditioning at random as `condition_dropout` says.
             streams: the streams that this stage has, as `{name}_token_ids`: (batch, frames, codebooks), or flat,
                 (batch, tokens). -1 is padding. The predicted stream may be left out: the logits are then those of its
                 first step. So may optional streams, which is the same as padding in all of their positions: their keys
@@ -232,7 +234,8 @@ class MusicLMStageModel(  # type: ignore[misc]  # `push_to_hub` is ours
 
         predicted = self.predicted_stream
         flat = self._collect(given, in_steps, filled=prefix is not None)
-        if self.training and self.config.condition_dropout > 0 and prefix is None and self.condition_streams:
+        drops = self.training and hide_conditions and self.config.condition_dropout > 0
+        if drops and prefix is None and self.condition_streams:
             flat |= drop_conditions(
                 {stream.name: flat[stream.name] for stream in self.condition_streams},
                 self.optional_names,

@@ -20,6 +20,7 @@ _MODULE_OF = {
     "TrainingProgressCallback": "callbacks",
     "SealCheckpointsCallback": "callbacks",
     "assemble_pipeline": "assemble",
+    "GuidanceDistillation": "guidance_distillation",
     "add_lora": "lora",
     "load_lora": "lora",
     "merge_lora": "lora",

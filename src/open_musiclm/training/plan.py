@@ -22,7 +22,7 @@ RUN_FILE = "run.json"
 #: optional streams have to be hidden at times, or the stage cannot do without them (MusicGen, section 4.1)
 DROPOUT_WITH_STREAMS = 0.2
 #: what runs of earlier versions did not record: there it was as it is by default
-LATER = ("streams", "condition_dropout", "pattern")
+LATER = ("streams", "condition_dropout", "pattern", "distil_guidance")
 #: arguments of the Trainer that the plan itself must decide
 OWN_ARGUMENTS = {"output_dir", "max_steps", "num_train_epochs", "resume_from_checkpoint", "remove_unused_columns"}
 #: may differ when a run is taken up again: they change how long and how it is watched, not what a step does
@@ -48,6 +48,7 @@ class TrainingPlan:
         condition_dropout: probability with which conditioning is hidden; by default the stage's own, or where `streams`
             need one and it has none, `DROPOUT_WITH_STREAMS`.
         pattern: of the predicted stream of a fresh stage, in the place of its own.
+        distil_guidance: teach the stage to read its guidance scale as a token, up to this one (guidance_distillation.py).
         steps, batch_size, accumulate, learning_rate, warmup_steps, seed: as usual; `None` for what is recommended.
         evaluation_tokens: another token dataset to evaluate on.
         hold_out: share (below 1) or number of files held out for evaluation; 0 for none.
@@ -72,6 +73,7 @@ class TrainingPlan:
     streams: tuple[str, ...] = ()
     condition_dropout: float | None = None
     pattern: str | None = None
+    distil_guidance: float | None = None
     steps: int | None = None
     batch_size: int | None = None
     accumulate: int | None = None
@@ -114,6 +116,11 @@ class TrainingPlan:
         for name, what in (("streams", "a stream that is new to it"), ("pattern", "a pattern of its own")):
             if getattr(self, name) and self.lora_rank is not None:
                 raise ValueError(f"Adapters change a stage's layers and cannot give it {what}: leave `{name}` out.")
+        if self.distil_guidance is not None:
+            if self.base is None:
+                raise ValueError("Guidance is distilled from a stage that has it: give the pipeline or stage.")
+            if self.lora_rank is not None or self.streams:
+                raise ValueError("Distilling guidance goes with neither adapters nor further streams: first the one.")
         if self.pattern is not None and self.base is not None:
             raise ValueError("A stage that is started from has its pattern; `pattern` is for a fresh one.")
         if self.best not in ("last", "loss", "clap"):

@@ -30,6 +30,7 @@ from .checkpoints import checkpoint_step, last_complete_checkpoint
 from .checks import check_tokens
 from .crops import CropCollator
 from .finish import finish_run, finished_summary
+from .guidance_distillation import GuidanceDistillation, make_student
 from .lora import add_lora
 from .metrics import stage_metrics
 from .optimizer import recommended_optimizer
@@ -53,6 +54,10 @@ def train_stage(plan: TrainingPlan) -> dict[str, Any]:
     """
     train_tokens, evaluation_tokens, record = load_tokens(plan)
     stage, pipeline_folder = load_stage(plan, record)
+    teacher = None
+    if plan.distil_guidance is not None:
+        with seeded(plan.seed):
+            teacher, stage = make_student(stage, plan.distil_guidance)
     check_parts(plan, record, evaluation_tokens, stage, pipeline_folder)
     args = training_arguments(plan, stage)
     with ExitStack() as held:
@@ -64,7 +69,7 @@ def train_stage(plan: TrainingPlan) -> dict[str, Any]:
         done = finished_summary(plan)
         if done is not None:
             return done
-        return run(plan, args, stage, train_tokens, evaluation_tokens, record, pipeline_folder)
+        return run(plan, args, stage, train_tokens, evaluation_tokens, record, pipeline_folder, teacher)
 
 
 def run(
@@ -75,6 +80,7 @@ def run(
     evaluation_tokens: TokenDataset | None,
     record: TokenRecord,
     pipeline_folder: Path | None,
+    teacher: Any = None,
 ) -> dict[str, Any]:
     """Train from the last checkpoint that can be used, or from the beginning, and save the result."""
     if plan.lora_rank is not None:
@@ -83,7 +89,7 @@ def run(
     speed_up(plan, args, stage)
     prompts = prompt_callback(plan, pipeline_folder, args) if plan.prompts else None
     # from here on random numbers are drawn from the plan's seed: nothing else may draw between this and the first step
-    trainer = make_trainer(plan, args, stage, train_tokens, evaluation_tokens, record)
+    trainer = make_trainer(plan, args, stage, train_tokens, evaluation_tokens, record, teacher)
     if prompts is not None:
         trainer.add_callback(prompts)
     passed_over: list[str] = []
@@ -141,6 +147,8 @@ def load_stage(plan: TrainingPlan, record: TokenRecord) -> tuple[Any, Path | Non
     settings = dict(plan.config)
     if plan.condition_dropout is not None:
         settings["condition_dropout"] = plan.condition_dropout
+    if plan.distil_guidance is not None:  # the teacher's distributions are to be met, not guessed from a part
+        settings = {"hidden_dropout": 0.0, "attention_dropout": 0.0, "forgetful_mask_prob": 0.0, **settings}
     attributes = attributes_of(record, plan.streams)
     if plan.base is None:
         if attributes:
@@ -231,12 +239,15 @@ def make_trainer(
     train_tokens: Any,
     evaluation_tokens: TokenDataset | None,
     record: TokenRecord,
+    teacher: Any = None,
 ) -> Trainer:
-    """A plain Trainer."""
+    """A plain Trainer, or with a teacher one that distils its guidance."""
     config = stage.get_base_model().config if plan.lora_rank is not None else stage.config
     outer = record.settings.get("clap_window_in_s", 10.0)
-    watched: dict[str, Any] = stage_metrics(config) if evaluation_tokens is not None else {}
-    trainer = Trainer(
+    watched: dict[str, Any] = stage_metrics(config) if evaluation_tokens is not None and teacher is None else {}
+    if teacher is not None:
+        watched["teacher"] = teacher
+    trainer = (Trainer if teacher is None else GuidanceDistillation)(
         stage,
         args,
         train_dataset=train_tokens,
