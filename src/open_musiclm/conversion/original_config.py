@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from ..given import shown
 from ..hub.files import read_json
 from ..models.configuration import (
     MusicLMCoarseConfig,
@@ -120,18 +121,18 @@ def _section(name: str, given: Any, path: str | Path) -> dict[str, Any]:
 def _check_value(what: str, value: Any, default: Any) -> None:
     """Refuses a setting of another kind than its default, and numbers that no model has."""
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    shown = repr(value[:60]) if isinstance(value, str) else value if is_number else f"a {type(value).__name__}"
+    said = repr(value[:60]) if isinstance(value, str) else shown(value) if is_number else f"a {type(value).__name__}"
     if isinstance(default, bool):
         if not isinstance(value, bool):
-            raise CheckpointError(f"{what} is {shown}, neither true nor false")
+            raise CheckpointError(f"{what} is {said}, neither true nor false")
     elif isinstance(default, int | float) and not is_number:
-        raise CheckpointError(f"{what} is {shown}, not a number")
+        raise CheckpointError(f"{what} is {said}, not a number")
     elif isinstance(default, str) and not isinstance(value, str):
-        raise CheckpointError(f"{what} is {shown}, not a text")
+        raise CheckpointError(f"{what} is {said}, not a text")
     if is_number and not 0 <= value <= _MAX_NUMBER:
-        raise CheckpointError(f"{what} is {value:g}, which no model has")
+        raise CheckpointError(f"{what} is {shown(value)}, which no model has")
     if is_number and what.endswith((".depth", "_quantizers")) and value > _MAX_COUNT:
-        raise CheckpointError(f"{what} is {value:g}; no model has more than {_MAX_COUNT}")
+        raise CheckpointError(f"{what} is {shown(value)}; no model has more than {_MAX_COUNT}")
 
 
 def stage_config(

@@ -52,7 +52,7 @@ def whole_folder(
     """
     folder = Path(folder).absolute()
     check_output(folder, overwrite, inputs)
-    folder = folder.resolve()
+    folder = _real(folder)
     tidy(folder, say)
     check_output(folder, overwrite, inputs)
     folder.parent.mkdir(parents=True, exist_ok=True)
@@ -72,11 +72,11 @@ def check_output(folder: Path, overwrite: bool, inputs: Iterable[str | Path | No
     """Refuses an output folder before any work is done; see [`whole_folder`]."""
     if folder.exists() and not folder.is_dir():
         raise CheckpointError(f"{folder}: is a file; --output-dir names a folder")
-    output = folder.resolve()
+    output = _real(folder)
     for given in inputs:
         if given is None or not Path(given).exists():
             continue
-        source = Path(given).resolve()
+        source = _real(Path(given))
         if source == output:
             relation = "is"
         elif output in source.parents:
@@ -101,6 +101,14 @@ def check_output(folder: Path, overwrite: bool, inputs: Iterable[str | Path | No
         raise CheckpointError(
             f"{folder}: holds {foreign[0]}{others}, which no conversion wrote; move it away, or choose another --output-dir"
         )
+
+
+def _real(path: Path) -> Path:
+    """Where a path leads."""
+    try:
+        return path.resolve()
+    except (OSError, RuntimeError):  # of Python 3.11, for links in a circle
+        raise CheckpointError(f"{path}: is a link that leads nowhere; choose another folder") from None
 
 
 def tidy(folder: Path, say: Callable[[str], None] = print) -> None:

@@ -13,6 +13,7 @@ import numpy as np
 
 from ..models.streams import TokenStream
 from .records import HIDDEN_ID, TokenRecord, write_whole
+from .shards import named_damage
 
 #: folder in the cache of `datasets`: which shards of which dataset were found sound, by name, size and time of change
 CHECKED = "open-musiclm-checked"
@@ -60,25 +61,46 @@ def check_row(tokens: np.ndarray, stream: TokenStream, where: str) -> None:
 
 def _check_shard(shard: Path, record: TokenRecord) -> list[int]:
     """The indices of a shard's files."""
-    import pyarrow as pa
     import pyarrow.parquet as pq
 
-    try:
+    with named_damage(shard):
         file = pq.ParquetFile(shard)
-        missing = [s.argument for s in record.streams if s.argument not in file.schema_arrow.names]
-        if missing:
-            raise ValueError(f"{str(shard)!r} has no column {missing[0]!r}.")
+        _check_types(shard, file.schema_arrow, record)
         indices: list[int] = []
         for group in range(file.num_row_groups):
             table = file.read_row_group(group, columns=["index", "path", *(s.argument for s in record.streams)])
             paths = table["path"].to_pylist()
             for stream in record.streams:
                 _check_column(table[stream.argument], stream, [f"{str(shard)!r}, {path!r}" for path in paths])
+            if table["index"].null_count:
+                raise ValueError(f"{str(shard)!r} has a file without a number (`index`).")
             indices += table["index"].to_pylist()
         return indices
-    except (pa.ArrowException, OSError) as error:
-        told = str(error).splitlines()[0]
-        raise ValueError(f"{str(shard)!r} is damaged ({told}); delete it and tokenize again.") from error
+
+
+def _check_types(shard: Path, schema: Any, record: TokenRecord) -> None:
+    """Columns that another program left out, or wrote as something else."""
+    import pyarrow as pa
+
+    def is_text(kind: Any) -> bool:
+        return pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_null(kind)
+
+    def is_ids(kind: Any) -> bool:
+        kind = getattr(kind, "storage_type", kind)
+        return (
+            pa.types.is_list(kind)
+            and pa.types.is_list(kind.value_type)
+            and pa.types.is_integer(kind.value_type.value_type)
+        )
+
+    needed = {"index": (pa.types.is_integer, "whole numbers"), "duration_in_s": (pa.types.is_floating, "numbers")}
+    needed |= dict.fromkeys(("path", "caption", "metadata"), (is_text, "texts"))
+    needed |= {stream.argument: (is_ids, "lists of frames, each a list of ids") for stream in record.streams}
+    for name, (fits, what) in needed.items():
+        if name not in schema.names:
+            raise ValueError(f"{str(shard)!r} has no column {name!r}.")
+        if not fits(schema.field(name).type):
+            raise ValueError(f"{str(shard)!r}: the column {name!r} must hold {what}, not {schema.field(name).type}.")
 
 
 def _check_column(column: Any, stream: TokenStream, where: list[str]) -> None:
@@ -101,9 +123,13 @@ def _check_column(column: Any, stream: TokenStream, where: list[str]) -> None:
             f"{where[row_of_frame[place]]}: {stream.argument} has {sizes[place]} of its {stream.num_codebooks} codebooks in "
             "a frame."
         )
-    ids = frames.flatten().to_numpy(zero_copy_only=False)
+    flat = frames.flatten()
+    if flat.null_count:
+        row = row_of_frame[flat.is_null().index(True).as_py() // stream.num_codebooks]
+        raise ValueError(f"{where[row]}: {stream.argument} lacks an id in a frame.")
+    ids = flat.to_numpy(zero_copy_only=False)
     known = ids != HIDDEN_ID if stream.optional else True
-    beyond = np.flatnonzero((ids >= stream.codebook_size) & known)
+    beyond = np.flatnonzero(((ids < 0) | (ids >= stream.codebook_size)) & known)
     if len(beyond):
         row = row_of_frame[beyond[0] // stream.num_codebooks]
         raise ValueError(

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from ..given import as_count, shown
 from ..models.streams import TokenStream, resolve_streams
 from ..version import __version__
 
@@ -116,11 +117,16 @@ class TokenRecord:
         try:
             content = json.loads(text)
             if content["format"] != FORMAT:
-                raise ValueError(f"{where} has the format {content['format']}; this version reads {FORMAT}.")
+                raise ValueError(f"{where} has the format {shown(content['format'])}; this version reads {FORMAT}.")
             streams = tuple(resolve_streams(content["streams"]))
-            return cls(streams, content["settings"], content["files"], content["software"])
-        except (json.JSONDecodeError, KeyError, TypeError) as error:
-            raise ValueError(f"{where} is no record of a token dataset: {error!r}.") from error
+            settings, files = content["settings"], content["files"]
+            if not isinstance(settings, dict) or not isinstance(files, dict):
+                raise ValueError(f"{where} is no record of a token dataset: its settings and files are no tables.")
+            for name, least in (("num_files", 0), ("files_per_shard", 1)):
+                as_count(f"{where}: {name}", files[name], least)
+            return cls(streams, settings, files, str(content["software"]))
+        except (json.JSONDecodeError, KeyError, TypeError, RecursionError) as error:
+            raise ValueError(f"{where} is no record of a token dataset: {shown(error)}.") from error
 
     @classmethod
     def load(cls, folder: str | os.PathLike) -> TokenRecord:
@@ -145,7 +151,7 @@ def _differences(where: str, mine: Any, theirs: Any) -> list[str]:
     if isinstance(mine, list) and isinstance(theirs, list) and len(mine) == len(theirs):
         pairs = enumerate(zip(mine, theirs, strict=True))
         return [text for index, pair in pairs for text in _differences(f"{where}[{index}]", *pair)]
-    return [] if mine == theirs else [f"{where} was {theirs!r}, is now {mine!r}"]
+    return [] if mine == theirs else [f"{where} was {shown(theirs)}, is now {shown(mine)}"]
 
 
 def write_whole(path: Path, content: str | bytes) -> None:

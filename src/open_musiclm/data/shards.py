@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -100,10 +101,23 @@ def record_of_shard(path: Path) -> TokenRecord:
     """The record that a shard carries in itself."""
     import pyarrow.parquet as pq
 
-    metadata = pq.read_schema(path).metadata or {}
+    with named_damage(path):
+        metadata = pq.read_schema(path).metadata or {}
     if SCHEMA_KEY not in metadata:
         raise ValueError(f"{str(path)!r} carries no record of how its tokens were made; it was not written here.")
-    return TokenRecord.from_json(metadata[SCHEMA_KEY].decode(), str(path))
+    return TokenRecord.from_json(metadata[SCHEMA_KEY].decode(errors="replace"), str(path))
+
+
+@contextmanager
+def named_damage(path: Path) -> Iterator[None]:
+    """What Arrow says of a shard that it cannot read, as a `ValueError` of one line."""
+    import pyarrow as pa
+
+    try:
+        yield
+    except (pa.ArrowException, OSError) as error:
+        told = " ".join(str(error).split())[:200]
+        raise ValueError(f"{str(path)!r} is damaged ({told}); delete it and tokenize again.") from error
 
 
 def metadata_json(metadata: dict[str, Any]) -> str | None:

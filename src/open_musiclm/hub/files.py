@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -89,7 +90,7 @@ def real_file(path: Path, within: Path) -> Path:
     Raises:
         ValueError: The link leads out of the folder.
     """
-    real, root = path.resolve(), within.resolve()
+    real, root = Path(os.path.realpath(path)), within.resolve()
     # the cache: models--me--mine/snapshots/<commit>/config.json → models--me--mine/blobs/<hash>
     blobs = root.parents[1] / "blobs" if root.parent.name == "snapshots" else root
     if not real.is_file() or not (real.is_relative_to(root) or real.is_relative_to(blobs)):

@@ -11,7 +11,7 @@ among its conditions; any other makes several candidates, of which the one that 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import TYPE_CHECKING, Any
@@ -37,6 +37,9 @@ FOLLOWING_IN_S = 2.0
 SHORTEST_CONTEXT = Fraction(1, 4)
 WAYS = ("replace", "extend", "vary", "repeat")
 DEFAULT_CANDIDATES = 4
+#: arguments of the pipeline's call that an edit decides by itself
+DECIDED = ("prompt", "audio_length_in_s", "num_waveforms_per_prompt", "generator", "beginnings", "output_type",
+           "return_tokens", "return_dict", "loop")  # fmt: skip
 
 
 @dataclass
@@ -191,6 +194,17 @@ def loop_recording(
     return edited
 
 
+def refuse_decided(arguments: Mapping[str, Any]) -> None:
+    """Refuse what the call is asked for by the edit itself.
+
+    Raises:
+        ValueError: one of those arguments is given.
+    """
+    for name in DECIDED:
+        if name in arguments:
+            raise ValueError(f"`{name}` follows from the recording and what is made of it; it cannot be given here.")
+
+
 # ------------------------------------------------------------------------ making
 
 
@@ -229,6 +243,7 @@ def _make_and_judge(
     if after and stop is not None:
         following = encode_recording(pipe, recording.part(stop, stop + round(after * rate)))
     arguments: dict[str, Any] = dict(settings)
+    refuse_decided(arguments)
     if prompt is None and not any(name.endswith("_token_ids") for name in arguments):
         prompt = recording  # what is asked for is more of the same
     for stream in chain.streams.values():

@@ -9,7 +9,14 @@ import numpy as np
 import torch
 
 from .asked import as_recording
-from .editing import DEFAULT_CANDIDATES, EditedAudio, continue_recording, edit_recording, loop_recording
+from .editing import (
+    DEFAULT_CANDIDATES,
+    EditedAudio,
+    continue_recording,
+    edit_recording,
+    loop_recording,
+    refuse_decided,
+)
 from .mixtures import Recording
 from .recordings import encode_recording, kept_streams
 
@@ -100,6 +107,7 @@ class EditingSteps:
         Raises:
             ValueError: `keep` names a stream that no stage makes.
         """
+        refuse_decided(arguments)
         recording = self.recording(audio)
         kept = kept_streams(self, recording, keep)  # type: ignore[arg-type]
         return self(  # type: ignore[operator]

@@ -120,5 +120,7 @@ def check_links(source: Path, part: Path) -> None:
     if home.parent.name == "snapshots":
         home = home.parents[1]
     for path in (part, *part.rglob("*")):
-        if path.is_symlink() and not path.resolve().is_relative_to(home):
-            raise ValueError(f"{str(path)!r} is a link out of the pipeline {str(source)!r}; it is not followed.")
+        if path.is_symlink() and not (path.exists() and path.resolve().is_relative_to(home)):
+            raise ValueError(
+                f"{str(path)!r} is a link out of the pipeline {str(source)!r}, or to nothing; it is not followed."
+            )

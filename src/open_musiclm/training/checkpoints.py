@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from ..data.records import write_whole
+from ..hub.files import read_header
 
 PREFIX = "checkpoint-"
 STATE_FILE = "trainer_state.json"
@@ -28,12 +29,12 @@ def checkpoint_step(folder: Path) -> int | None:
 def seal_checkpoint(checkpoint: Path) -> None:
     """Record the checkpoint's files, when they are all written.
 
-    Random states are not among them: with several processes each writes its own, at its own pace.
+    Random states of several processes are not among them: each writes its own, at its own pace.
     """
     files = {
         path.relative_to(checkpoint).as_posix(): [path.stat().st_size, checksum(path)]
         for path in sorted(checkpoint.rglob("*"))
-        if path.is_file() and not path.name.startswith("rng_state")
+        if path.is_file() and not path.name.startswith("rng_state_")
     }
     write_whole(checkpoint / SEAL_FILE, json.dumps(files, indent=1) + "\n")
 
@@ -54,9 +55,12 @@ def fault(checkpoint: Path, num_processes: int = 1) -> str | None:
     held against them; of PyTorch's, the checksums in them.
     """
     try:
-        json.loads((checkpoint / STATE_FILE).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        state = json.loads((checkpoint / STATE_FILE).read_text(encoding="utf-8"))
+        done = state["global_step"]
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return f"it was not written to its end ({STATE_FILE})"
+    if done != checkpoint_step(checkpoint):
+        return f"{STATE_FILE} is that of another step"
     random_states = ["rng_state.pth"] if num_processes == 1 else [f"rng_state_{i}.pth" for i in range(num_processes)]
     for pattern, what in [*NEEDED.items(), *((name, "the random state") for name in random_states)]:
         if not any(checkpoint.glob(pattern)):
@@ -69,8 +73,8 @@ def _damaged(checkpoint: Path) -> Iterator[str]:
     sealed: dict[str, list[int]] = {}
     if seal.is_file():
         try:
-            sealed = json.loads(seal.read_text(encoding="utf-8"))
-        except ValueError:
+            sealed = {name: [size, crc] for name, (size, crc) in json.loads(seal.read_text(encoding="utf-8")).items()}
+        except (OSError, ValueError, TypeError, AttributeError, RecursionError):
             yield f"{SEAL_FILE} is damaged"
     for name, (size, crc) in sealed.items():
         path = checkpoint / name
@@ -78,17 +82,32 @@ def _damaged(checkpoint: Path) -> Iterator[str]:
             yield f"{name} is missing"
         elif path.stat().st_size != size or checksum(path) != crc:
             yield f"{name} is damaged"
-    for path in sorted((*checkpoint.glob("*.pt"), *checkpoint.glob("*.pth"))):
-        if path.name not in sealed and not _is_whole_archive(path):
-            yield f"{path.name} is damaged"
+    for pattern, is_whole in (
+        ("*.pt", _is_whole_archive),
+        ("*.pth", _is_whole_archive),
+        ("*.safetensors", _has_header),
+    ):
+        for path in sorted(checkpoint.glob(pattern)):
+            if path.name not in sealed and not is_whole(path):
+                yield f"{path.name} is damaged"
 
 
 def _is_whole_archive(path: Path) -> bool:
     """Whether a file of `torch.save`, which is a zip, can be read and holds what it held."""
     try:
-        with zipfile.ZipFile(path) as archive:
-            return archive.testzip() is None
+        with path.open("rb") as file, zipfile.ZipFile(file) as archive:
+            file.seek(0)
+            # in front of an archive zipfile passes over anything, and PyTorch over nothing
+            return file.read(4) == b"PK\x03\x04" and archive.testzip() is None
     except (OSError, EOFError, ValueError, NotImplementedError, RuntimeError, zipfile.BadZipFile, zlib.error):
+        return False
+
+
+def _has_header(path: Path) -> bool:
+    """Whether weights can be read; the format has no checksums of its own."""
+    try:
+        return bool(read_header(path))
+    except (OSError, ValueError):
         return False
 
 

@@ -92,7 +92,7 @@ class Label(Attribute):
             near = difflib.get_close_matches(_plain(name), places, n=3, cutoff=0.0)
             known = ", ".join((stream.vocabulary or ())[places[match]] for match in near)
             raise UnknownRequest(
-                f"This model knows no {stream.name} {shown(name.strip())}; the nearest it knows: {shown(known)[1:-1]}."
+                f"This model knows no {stream.name} {shown(name.strip())}; the nearest it knows: {known[:200]}."
             )
         return places[_plain(name)]
 

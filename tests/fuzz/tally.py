@@ -1,0 +1,179 @@
+"""What the tests of this room share: damage with fixed seeds, hostile values, and a count of what was tried and failed."""
+
+from __future__ import annotations
+
+import builtins
+import json
+import math
+import os
+import time
+import traceback
+from collections.abc import Callable
+from contextlib import contextmanager
+from decimal import Decimal
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+#: a refusal takes no longer, on a busy machine too
+MOST_SECONDS = 30.0
+#: every tally of this run of pytest, for the table that conftest.py prints
+TALLIES: list[Tally] = []
+
+
+class Tally:
+    """Attempts on one item: what comes out is right, or one line of an error that is meant, in a bounded time.
+
+    Args:
+        item: number and name, as the table has it.
+        errors: kinds that are meant for users.
+        longest: letters of a message.
+    """
+
+    def __init__(self, item: str, errors: tuple[type[Exception], ...] = (ValueError, OSError), longest: int = 2000):
+        self.item, self.errors, self.longest = item, errors, longest
+        self.tried = self.refused = 0
+        self.failed: list[tuple[Any, str]] = []
+        TALLIES.append(self)
+
+    def attempt(self, what: Any, action: Callable[[], Any]) -> None:
+        """Count one attempt; an `AssertionError` of the action is a failure like any error that is not meant."""
+        self.tried += 1
+        started = time.perf_counter()
+        try:
+            action()
+        except AssertionError as error:
+            self._fail(what, f"wrong: {error}")
+        except self.errors as error:
+            said = str(error)
+            if not said or "\n" in said or len(said) > self.longest:
+                self._fail(what, f"{type(error).__name__} is not one line: {said[:300]!r}")
+            else:
+                self.refused += 1
+        except Exception as error:
+            place = traceback.extract_tb(error.__traceback__)[-1]
+            self._fail(what, f"{type(error).__name__} at {place.filename}:{place.lineno}: {str(error)[:300]!r}")
+        if time.perf_counter() - started > MOST_SECONDS:
+            self._fail(what, f"took {time.perf_counter() - started:.0f} s")
+
+    def _fail(self, what: Any, how: str) -> None:
+        self.failed.append((what, how))
+
+    def finish(self) -> None:
+        """Fail the test if anything failed."""
+        shown = "\n".join(f"{str(what)[:300]}: {how}" for what, how in self.failed[:12])
+        assert not self.failed, f"{self.item}: {len(self.failed)} of {self.tried} failed\n{shown}"
+
+
+def damaged(content: bytes, random: np.random.Generator) -> bytes:
+    """Bytes cut, flipped, zeroed, repeated or put in."""
+    kind, place = random.integers(5), int(random.integers(max(len(content), 1)))
+    length = int(random.integers(1, 5000))
+    if kind == 0:
+        return content[:place]
+    if kind == 1:
+        changed = bytearray(content)
+        for position in random.integers(max(len(content), 1), size=3) if content else ():
+            changed[position] ^= 1 << int(random.integers(8))
+        return bytes(changed)
+    if kind == 2:
+        return content[:place] + bytes(min(length, len(content) - place)) + content[place + length :]
+    if kind == 3:
+        return content[:place] + content[place : place + length] * 2 + content[place + length :]
+    return content[:place] + random.bytes(length) + content[place:]
+
+
+#: what may stand in the place of any value in a JSON file; the last is more than JSON's own numbers
+JSON_VALUES = (None, True, -1, 0, 1.5, 10**9, 10**400, "x", "", [], {}, [1, [2]], {"a": {"b": 1}}, "\x00\x1b[2J",
+               "\ud800", 1e308, math.inf, math.nan)  # fmt: skip
+
+
+def damaged_json(content: bytes, random: np.random.Generator) -> bytes:
+    """A JSON file with one of its values another, gone or nested, or its bytes damaged."""
+    if random.random() < 0.2:
+        return damaged(content, random)
+    table = json.loads(content)
+    inner = table
+    while True:
+        if not inner:
+            return b"[" * 100_000
+        keys = list(inner) if isinstance(inner, dict) else list(range(len(inner)))
+        key = keys[int(random.integers(len(keys)))]
+        if isinstance(inner[key], dict | list) and inner[key] and random.random() < 0.8:
+            inner = inner[key]
+            continue
+        chance = random.random()
+        if chance < 0.1:
+            del inner[key]
+        elif chance < 0.2 and isinstance(inner, dict):
+            inner[f"{key}\x1b[31m"] = inner[key]
+        else:
+            inner[key] = pick(random, JSON_VALUES)
+        return json.dumps(table).encode()
+
+
+def pick(random: np.random.Generator, choices: Any) -> Any:
+    """One of them."""
+    return choices[int(random.integers(len(choices)))]
+
+
+class Odd:
+    """An object that cannot even be shown."""
+
+    def __repr__(self) -> str:
+        raise RuntimeError("no way to show this")
+
+
+#: arguments of every kind that nobody means
+VALUES = (
+    None, True, False, -1, 0, 1, 3, 1.5, -0.5, 2**31, 10**9, 10**400, -(10**400), math.nan, math.inf, -math.inf, 1e308,
+    1e-300, 1j, Fraction(1, 3), Decimal("1.5"), np.float64(0.5), np.int64(3), np.float32("nan"),
+    "", "x", "\ud800", "a\x00b", "\x1b[2J\n", "9" * 5000, "a" * 300, "../..", b"a", Path("/nonexistent/a.wav"), Path("a" * 300),
+    [], [[]], [None], [1, [2]], ["a", "b"], [("a", 1)], [(0, "a"), (math.nan, "b")], [[1, 2, 3]], [[10**30]], (), (1, 2), {},
+    {"a": 1}, {1: 2}, {"clap": [[1]]}, {"semantic": "x"}, set(), {1}, range(3), object(), Odd(), lambda *_: 1, print, Exception,
+    np.zeros(0), np.array(["a"]), np.zeros((2, 3)), np.full((1, 3), np.nan), np.ones((1, 8)), np.array([[10**30]], dtype=object),
+    (np.zeros((1, 100)), 8000), (np.ones((1, 4000), np.float32), -1), (np.ones((1, 4000)), "x"), (np.ones((3, 2, 1)), 8000),
+    torch.zeros(0), torch.zeros(1, 3), torch.full((1, 3), -5), torch.full((1, 3), 10**6), torch.zeros(1, 3, dtype=torch.complex64),
+    torch.empty(1, 3, dtype=torch.long, device="meta"), torch.zeros(1, 3, 1, 1, dtype=torch.long), torch.Generator(),
+    torch.eye(3, dtype=torch.long).to_sparse(), torch.full((2, 3), -1), torch.zeros(5, 3, dtype=torch.long),
+)  # fmt: skip
+
+
+@contextmanager
+def no_questions():
+    """Nobody is asked anything; what asks finds no answer, and is known afterwards."""
+    asked: list[str] = []
+
+    def ask(question: str = "") -> str:
+        asked.append(question)
+        raise EOFError
+
+    before, builtins.input = builtins.input, ask
+    try:
+        yield asked
+    finally:
+        builtins.input = before
+
+
+def forked(action: Callable[[], Any], errors: type[Exception] = ValueError) -> str:
+    """How an action ends in a process of its own: "done", "refused", "killed" (by itself, code 9), or what went wrong."""
+    read, write = os.pipe()
+    child = os.fork()
+    if not child:
+        try:
+            action()
+            os.write(write, b"done")
+        except errors:
+            os.write(write, b"refused")
+        except BaseException as error:
+            os.write(write, f"{type(error).__name__}: {error}".encode(errors="replace")[:2000])
+        finally:
+            os._exit(0)
+    os.close(write)
+    _, status = os.waitpid(child, 0)
+    with os.fdopen(read, "rb") as pipe:
+        said = pipe.read().decode()
+    return said or ("killed" if os.waitstatus_to_exitcode(status) == 9 else f"status {status}")
