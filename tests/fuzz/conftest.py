@@ -20,5 +20,6 @@ def pytest_terminal_summary(terminalreporter):
         for place, count in enumerate((tally.tried, tally.refused, len(tally.failed))):
             row[place] += count
     rows["in all"] = [sum(row[place] for row in rows.values()) for place in range(3)]
-    for item, (tried, refused, failed) in sorted(rows.items(), key=lambda row: (row[0] == "in all", row[0])):
+    order = {item: int(number) if (number := item.split()[0]).isdigit() else 100 for item in rows}
+    for item, (tried, refused, failed) in sorted(rows.items(), key=lambda row: (row[0] == "in all", order[row[0]])):
         terminalreporter.write_line(f"{item:44} {tried:7} tried {refused:7} refused {failed:5} failed")

@@ -46,7 +46,7 @@ class Tally:
         try:
             action()
         except AssertionError as error:
-            self._fail(what, f"wrong: {error}")
+            self._fail(what, f"wrong: {str(error).splitlines()[0] if str(error) else error!r}")
         except self.errors as error:
             said = str(error)
             if not said or "\n" in said or len(said) > self.longest:

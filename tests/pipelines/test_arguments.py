@@ -5,8 +5,6 @@ import math
 import numpy as np
 import pytest
 import torch
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 from tiny import tiny_pipeline
 
 
@@ -130,46 +128,3 @@ def test_settings_of_sampling(pipe, setting):
 )  # fmt: skip
 def test_the_rest(pipe, others):
     refused(pipe, prompt="a", **others)
-
-
-VALUES = st.one_of(
-    st.none(), st.booleans(), st.integers(-(10**12), -1), st.floats(max_value=0), st.just(math.nan), st.text(max_size=5),
-    st.binary(max_size=5), st.lists(st.integers(), max_size=3), st.dictionaries(st.text(max_size=3), st.integers(), max_size=2),
-)  # fmt: skip
-ARGUMENTS = (
-    "audio_length_in_s", "num_waveforms_per_prompt", "num_candidates", "output_type", "generator", "settings",
-    "coarse_settings", "semantic_token_ids", "fine_token_ids", "guidance_scale", "callback_on_step_end",
-)  # fmt: skip
-
-
-def fuzz(pipe, num_examples: int) -> None:
-    tried, failed = 0, []
-
-    @settings(
-        max_examples=num_examples, derandomize=True, deadline=None, database=None,
-        suppress_health_check=list(HealthCheck),
-    )  # fmt: skip
-    @given(st.dictionaries(st.sampled_from(ARGUMENTS), VALUES, min_size=1, max_size=2))
-    def attempt(arguments):
-        nonlocal tried
-        tried += 1
-        try:
-            pipe(**{"prompt": "a", "audio_length_in_s": 0.5, **arguments})
-        except ValueError as error:
-            if "\n" in str(error) or len(str(error)) > 700:
-                failed.append((arguments, error))
-        except Exception as error:
-            failed.append((arguments, error))
-
-    attempt()
-    print(f"arguments: {tried} tried, {len(failed)} failed")
-    assert not failed, failed[:3]
-
-
-def test_fuzzed_arguments(pipe):
-    fuzz(pipe, 60)
-
-
-@pytest.mark.slow
-def test_many_fuzzed_arguments(pipe):
-    fuzz(pipe, 3000)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 from collections.abc import Sequence
 
+from ..given import shown
 from .interface import Backend, Request, Stage
 
 #: back-end → module of this package and class; a module is imported when its back-end is considered
@@ -39,11 +40,11 @@ def choose_backend(stage: Stage, request: Request, fast: bool | str | Sequence[s
     if fast is None or isinstance(fast, bool):
         names: Sequence[str] = ("plain",) if fast is False else AUTOMATIC
     else:
-        names = (fast,) if isinstance(fast, str) else tuple(fast)
-    unknown = [name for name in names if name not in BACKENDS]
+        names = (fast,) if isinstance(fast, str) else tuple(fast) if isinstance(fast, list | tuple) else ()
+    unknown = [name for name in names if not isinstance(name, str) or name not in BACKENDS]
     if unknown or not names:
         raise ValueError(
-            f"`fast` must be None, True, False, {', '.join(map(repr, BACKENDS))}, or a list of these names, got {fast!r}."
+            f"`fast` must be None, True, False, {', '.join(map(repr, BACKENDS))}, or a list of these names, got {shown(fast)}."
         )
     reasons = {}
     for name in names:

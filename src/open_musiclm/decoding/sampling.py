@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from transformers import LogitsProcessorList, TemperatureLogitsWarper, TopKLogitsWarper
 
+from ..given import shown
 from ..models.patterns import lay, places_to_draw
 from ..models.streams import TokenStream
 
@@ -40,7 +41,7 @@ def resolve_generators(generator: torch.Generator | Sequence[torch.Generator] | 
     for each in generators:
         if not isinstance(each, torch.Generator):
             raise ValueError(
-                f"`generator` must be a `torch.Generator`, or one for each sample, got {each!r}. For a seed: "
+                f"`generator` must be a `torch.Generator`, or one for each sample, got {shown(each)}. For a seed: "
                 "`torch.Generator().manual_seed(0)`."
             )
     if len(generators) != batch_size:

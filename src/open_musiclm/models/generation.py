@@ -22,6 +22,7 @@ from transformers import GenerationConfig, GenerationMixin, LogitsProcessorList
 from ..decoding.interface import Backend, Request, Stage
 from ..decoding.registry import choose_backend
 from ..decoding.sampling import StepSampler, resolve_generators
+from ..given import shown
 from .configuration import MusicLMStageConfig
 from .generation_settings import check_settings
 from .guidance import find_guidance_stream, id_of_scale
@@ -189,6 +190,13 @@ class StageGenerationMixin(GenerationMixin):
     ) -> TokenRun:
         """[`generate`], to be carried on some frames at a time; its arguments and errors, and the same tokens."""
         stage = cast(Stage, self)
+        for name, value, kind in (
+            ("generation_config", generation_config, GenerationConfig),
+            ("logits_processor", logits_processor, Sequence),
+            ("negative_streams", negative_streams, Mapping),
+        ):
+            if value is not None and not isinstance(value, kind):
+                raise ValueError(f"`{name}` must be a {kind.__name__}, got {shown(value)}.")
         streams = {name: kwargs.pop(name) for name in list(kwargs) if name.endswith("_token_ids")}
         settings, unknown = self._prepare_generation_config(generation_config, **kwargs)  # type: ignore[misc]
         if unknown:
@@ -229,10 +237,10 @@ class StageGenerationMixin(GenerationMixin):
         """The scale, `None` for no guidance; refuses guidance that cannot work."""
         if scale is None or scale == 1:
             if negative_streams is not None:
-                raise ValueError(f"`negative_streams` needs a `guidance_scale` other than 1, got {scale!r}.")
+                raise ValueError(f"`negative_streams` needs a `guidance_scale` other than 1, got {shown(scale)}.")
             return None
         if isinstance(scale, bool) or not isinstance(scale, int | float) or not math.isfinite(scale):
-            raise ValueError(f"`guidance_scale` must be a number, got {scale!r}.")
+            raise ValueError(f"`guidance_scale` must be a number, got {shown(scale)}.")
         owner = type(self).__name__
         if not self.condition_streams:
             raise ValueError(f"{owner} has no conditioning streams, so there is nothing that guidance could add.")
@@ -289,7 +297,7 @@ class StageGenerationMixin(GenerationMixin):
         """
         stream = self.predicted_stream
         if isinstance(num_frames, bool) or not isinstance(num_frames, int) or num_frames < 1:
-            raise ValueError(f"`num_frames` must be a positive integer, got {num_frames!r}.")
+            raise ValueError(f"`num_frames` must be a positive integer, got {shown(num_frames)}.")
         flat = collect_streams(streams, self.streams, type(self).__name__)
         check_ranges(flat, self.streams)
         for name, token_ids in flat.items():

@@ -8,6 +8,8 @@ from typing import Any
 
 from transformers import GenerationConfig
 
+from ..given import shown
+
 #: of transformers' `GenerationConfig`, those that change what a stage draws
 HEEDED = frozenset(
     {
@@ -71,7 +73,7 @@ def check_settings(given: Mapping[str, Any], settings: GenerationConfig) -> None
         if name == "return_dict_in_generate" and value is False:
             continue
         instead = INSTEAD.get(name, f"the settings there are: {', '.join(sorted(HEEDED))}")
-        raise ValueError(f"`{name}={value!r}` is not heeded by a stage's `generate`: {instead}.")
+        raise ValueError(f"`{name}={shown(value)}` is not heeded by a stage's `generate`: {instead}.")
     for names, holds, needed in (
         (SHARES, lambda value: 0 < value <= 1, "a number in (0, 1]"),
         (SHARES_FROM_ZERO, lambda value: 0 <= value <= 1, "a number in [0, 1]"),
@@ -84,4 +86,4 @@ def check_settings(given: Mapping[str, Any], settings: GenerationConfig) -> None
                 continue
             number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
             if not number or not holds(value):
-                raise ValueError(f"`{name}` must be {needed}, got {value!r}.")
+                raise ValueError(f"`{name}` must be {needed}, got {shown(value)}.")

@@ -77,10 +77,6 @@ class TokenStream:
             if not isinstance(names, list | tuple) or not all(isinstance(each, str) for each in names):
                 raise ValueError(f"Stream {self.name!r}: vocabulary must be a list of names, got {shown(names)}.")
             object.__setattr__(self, "vocabulary", tuple(names))
-            if len(self.vocabulary) > self.codebook_size:
-                raise ValueError(
-                    f"Stream {self.name!r}: {len(self.vocabulary)} names do not fit {self.codebook_size} ids."
-                )
         for field in ("source", "codebook_fingerprint"):
             if not isinstance(getattr(self, field), str | None):
                 raise ValueError(f"Stream {self.name!r}: {field} must be a text, got {shown(getattr(self, field))}.")
@@ -94,6 +90,10 @@ class TokenStream:
         ):
             if field != "first_codebook" or self.first_codebook is not None:
                 as_count(f"Stream {self.name!r}: {field}", getattr(self, field), least)
+        if len(self.vocabulary or ()) > self.codebook_size:
+            raise ValueError(
+                f"Stream {self.name!r}: {len(self.vocabulary or ())} names do not fit {self.codebook_size} ids."
+            )
         for field in ("frame_rate", "context_in_s"):
             if getattr(self, field) is not None:
                 needed = "a positive number (0.001 to 1,000,000)"

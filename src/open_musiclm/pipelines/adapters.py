@@ -8,6 +8,9 @@ from typing import Any
 
 import torch
 
+from ..decoding.packed_weights import forget_packed
+from ..hub.reading import all_finite
+
 
 class AdapterMixin:
     """Adapters are added to the weights of their stages, which then decode as fast as without."""
@@ -27,11 +30,9 @@ class AdapterMixin:
             ValueError: no such adapter, one without the record of its stage, of other codebooks than the stage's, or another
                 number of weights than of adapters.
         """
-        from ..training.lora import adapter_streams, load_lora, merge_lora
+        from ..training.lora import adapter_streams, adapter_weights, load_lora, merge_lora
 
-        weights = [1.0] * len(adapters) if weights is None else list(weights)
-        if len(weights) != len(adapters):
-            raise ValueError(f"Got {len(weights)} weights for {len(adapters)} adapters.")
+        weights = adapter_weights(adapters, weights)
         of_stages: dict[str, list[tuple[str | os.PathLike, float]]] = {}
         for adapter, weight in zip(adapters, weights, strict=True):
             streams = adapter_streams(adapter)
@@ -41,21 +42,39 @@ class AdapterMixin:
                     "load_lora(stage, …)`."
                 )
             of_stages.setdefault(self.chain.component(streams[-1].name), []).append((adapter, weight))
-        before = {} if self._weights_before is None else self._weights_before
-        for name, chosen in of_stages.items():
-            stage = load_lora(getattr(self, name), *(each[0] for each in chosen), weights=[each[1] for each in chosen])
-            kept = before.setdefault(name, {})
-            for layer in stage.targeted_module_names:
-                weight = stage.get_base_model().get_submodule(layer).get_base_layer().weight
-                kept.setdefault(f"{layer}.weight", weight.detach().to("cpu", copy=True))
-            self.register_modules(**{name: merge_lora(stage)})  # type: ignore[attr-defined]
+        before = {name: dict(kept) for name, kept in (self._weights_before or {}).items()}
+        changed: dict[str, dict[str, torch.Tensor]] = {}
+        try:
+            for name, chosen in of_stages.items():
+                stage = load_lora(
+                    getattr(self, name), *(each[0] for each in chosen), weights=[each[1] for each in chosen]
+                )
+                own = changed.setdefault(name, {})
+                for layer in stage.targeted_module_names:
+                    weight = stage.get_base_model().get_submodule(layer).get_base_layer().weight
+                    own[f"{layer}.weight"] = weight.detach().to("cpu", copy=True)
+                self.register_modules(**{name: merge_lora(stage)})  # type: ignore[attr-defined]
+                for parameter in own:
+                    if not all_finite(getattr(self, name).get_parameter(parameter)):
+                        raise ValueError(
+                            f"With these adapters {name}'s {parameter} is no longer finite; give other weights."
+                        )
+        except BaseException:
+            self._put_back(changed)
+            raise
+        for name, own in changed.items():
+            before[name] = {**own, **before.get(name, {})}
         self._weights_before = before
 
     def unload_lora_weights(self) -> None:
         """Take all adapters out again: the weights are bit for bit what they were."""
-        for name, kept in (self._weights_before or {}).items():
+        self._put_back(self._weights_before or {})
+        self._weights_before = None
+
+    def _put_back(self, weights: dict[str, dict[str, torch.Tensor]]) -> None:
+        for name, kept in weights.items():
             stage = getattr(self, name)
             with torch.no_grad():
                 for parameter, weight in kept.items():
                     stage.get_parameter(parameter).copy_(weight)
-        self._weights_before = None
+            forget_packed(stage)

@@ -20,7 +20,7 @@ import torch
 from ..given import as_number
 from ..tokenizers.attributes import find_attribute
 from ..tokenizers.clap import clap_text_embeddings
-from .arguments import check_prompts, given_beginnings, given_by_prompt, sort_arguments
+from .arguments import check_prompts, given_beginnings, given_by_prompt, sort_arguments, stream_tokens
 from .chain import StageChain
 from .mixtures import Mixture, Recording, mixture_embedding, recording_embedding
 from .story import Story, is_story, make_story
@@ -157,8 +157,7 @@ def understand(
                     f"`{name}` says something about every moment: a stream without end cannot be asked for it."
                 )
             ids = find_attribute(str(attributes[name].source)).from_request(request, attributes[name], longest)  # type: ignore[union-attr]
-            token_ids = torch.from_numpy(np.ascontiguousarray(ids))[None]
-            token_ids = token_ids.squeeze(-1) if attributes[name].num_codebooks == 1 else token_ids
+            token_ids = stream_tokens(attributes[name], np.ascontiguousarray(ids)[None])
             if attributes[name].argument in others:
                 raise ValueError(f"Pass `{name}` or `{attributes[name].argument}`, one of the two.")
             given[name] = token_ids.expand(number, *token_ids.shape[1:])

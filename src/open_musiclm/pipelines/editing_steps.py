@@ -110,6 +110,8 @@ class EditingSteps:
         refuse_decided(arguments)
         recording = self.recording(audio)
         kept = kept_streams(self, recording, keep)  # type: ignore[arg-type]
+        for name in kept.keys() & arguments.keys():
+            raise ValueError(f"`{name}` is what is kept of the recording; pass another `keep`, or leave it out.")
         return self(  # type: ignore[operator]
             recording if prompt is None else prompt,
             audio_length_in_s=kept.pop("audio_length_in_s"),

@@ -100,6 +100,10 @@ class Mixture:
     weights: tuple[float, ...]
 
     def __post_init__(self):
+        if not isinstance(self.parts, list | tuple) or not isinstance(self.weights, list | tuple):
+            raise ValueError(
+                f"A mixture has a list of parts and one of weights, got {shown((self.parts, self.weights))}."
+            )
         if not self.parts or len(self.parts) != len(self.weights):
             raise ValueError("A mixture needs parts, and a weight for each.")
         for part, weight in zip(self.parts, self.weights, strict=True):

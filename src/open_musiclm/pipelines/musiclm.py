@@ -19,6 +19,7 @@ from typing import Any, ClassVar
 import torch
 
 from ..decoding.sampling import resolve_generators, spawn_generators
+from ..given import shown
 from ..hub.pipelines import PublishedPipeline
 from ..tokenizers.codec import as_codec
 from ..tokenizers.compatibility import check_components
@@ -215,6 +216,9 @@ class MusicLMPipeline(PipelineSteps, NamedSteps, EditingSteps, AdapterMixin, Pub
         """
         duration = self._duration(audio_length_in_s)
         check_numbers(output_type, num_waveforms_per_prompt, num_candidates, callback_on_step_end)
+        for name, choice in (("loop", loop), ("return_dict", return_dict), ("return_tokens", return_tokens)):
+            if not isinstance(choice, bool):
+                raise ValueError(f"`{name}` must be True or False, got {shown(choice)}.")
         num_made = num_waveforms_per_prompt if num_candidates is None else num_candidates
         if num_candidates is not None and prompt is None:
             raise ValueError("`num_candidates` needs the `prompt`, which the candidates are held against.")

@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from ..given import shown
 from ..tokenizers.fingerprints import check_fingerprints
+from .arguments import given_beginnings
 
 if TYPE_CHECKING:
     from .musiclm import MusicLMPipeline
@@ -38,16 +40,21 @@ def load_tokens(path: str | Path, pipe: MusicLMPipeline) -> dict[str, torch.Tens
     try:
         with safe_open(path, "pt") as file:
             record = json.loads((file.metadata() or {}).get("open_musiclm_tokens", "null"))
-            tokens = {name: file.get_tensor(name).long() for name in file.keys()}  # noqa: SIM118
-    except (SafetensorError, OSError, ValueError) as error:
-        raise ValueError(f"{str(path)!r} cannot be read as tokens: {error}") from error
-    if not isinstance(record, dict):
+            tokens = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except (SafetensorError, OSError, ValueError, RecursionError) as error:
+        raise ValueError(f"{str(path)!r} cannot be read as tokens: {' '.join(str(error).split())[:300]}") from error
+    fingerprints = record.get("codebook_fingerprints") if isinstance(record, dict) else None
+    if not isinstance(fingerprints, dict):
         raise ValueError(f"{str(path)!r} holds no tokens that open-musiclm kept.")
     for name in tokens:
         if name not in pipe.chain.makers:
-            raise ValueError(f"{str(path)!r} holds tokens of {name!r}, which no stage of this pipeline makes.")
-        theirs = record.get("codebook_fingerprints", {}).get(name)
+            raise ValueError(f"{str(path)!r} holds tokens of {shown(name)}, which no stage of this pipeline makes.")
+        theirs = fingerprints.get(name)
+        if not isinstance(theirs, str | None):
+            raise ValueError(
+                f"{str(path)!r} holds no tokens that open-musiclm kept: {shown(theirs)} is no fingerprint."
+            )
         check_fingerprints(
             f"the tokens in {str(path)!r}", theirs, "this pipeline's", pipe.chain.streams[name].codebook_fingerprint
         )
-    return tokens
+    return given_beginnings(pipe.chain, tokens)

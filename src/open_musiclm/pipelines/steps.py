@@ -56,6 +56,9 @@ class PipelineSteps:
         name, tokens = chain.component(stage), given_streams(chain, tokens)
         if on_token is not None and not callable(on_token):
             raise ValueError(f"`on_token` must be a function of the number of steps done, got {shown(on_token)}.")
+        for decided in ("num_frames", "generator", "on_token"):
+            if decided in settings:
+                raise ValueError(f"`{decided}` follows from the other arguments; it is no setting.")
         duration = chain.durations(self._duration(audio_length_in_s))[name]
         return self._generate(chain.stages[name], tokens, duration, chain.grid, generator, on_token, settings)
 

@@ -36,6 +36,8 @@ class Story:
     transition_in_s: float = 0.0
 
     def __post_init__(self):
+        if not isinstance(self.starts, list | tuple) or not isinstance(self.texts, list | tuple):
+            raise ValueError(f"A story has a list of times and one of texts, got {shown((self.starts, self.texts))}.")
         if not self.texts or len(self.starts) != len(self.texts):
             raise ValueError("A story needs at least one part: a time and a text each.")
         needed = "a number of seconds"
@@ -97,7 +99,7 @@ def make_story(parts: Story | Iterable[tuple[float, str]], transition_in_s: floa
     """A story of (time in seconds, text) pairs."""
     if isinstance(parts, Story):
         return parts
-    starts, texts = zip(*parts, strict=True)
+    starts, texts = zip(*parts, strict=True) if isinstance(parts, Iterable) else (None, None)
     return Story(starts, texts, transition_in_s)
 
 

@@ -22,12 +22,13 @@ from huggingface_hub import ModelCard
 from ..data.records import write_whole
 from ..decoding.packed_weights import forget_packed
 from ..extras import extra_needed
-from ..hub.files import StoredTensor, read_header, read_json
+from ..hub.files import StoredTensor, read_json
 from ..hub.model_card import is_hub_id
 from ..hub.publishing import upload
-from ..hub.reading import all_finite, file_of_repository, told
+from ..hub.reading import all_finite, told
 from ..models.streams import TokenStream, resolve_streams
 from ..tokenizers.compatibility import check_streams
+from .adapter_files import adapter_weights, check_adapter_config, read_adapter_header, taken_out_if_refused
 
 #: the linear layers of attention and feed-forward
 TARGETS = ("q_proj", "k_proj", "v_proj", "o_proj", "up_proj", "down_proj")
@@ -153,33 +154,26 @@ def load_lora(stage: Any, *adapters: str | os.PathLike, weights: Sequence[float]
 
     if not adapters:
         raise ValueError("Give at least one adapter: a folder or a Hub id.")
-    weights = [1.0] * len(adapters) if weights is None else list(weights)
-    if len(weights) != len(adapters):
-        raise ValueError(f"Got {len(weights)} weights for {len(adapters)} adapters.")
+    weights = adapter_weights(adapters, weights)
     for adapter in adapters:
         _check_adapter(stage, adapter)
     names = ["default", *(f"adapter_{index}" for index in range(1, len(adapters)))]
-    headers = [_read_adapter_header(adapter) for adapter in adapters]
-    with told(adapters[0]):
-        model = PeftModel.from_pretrained(stage, str(adapters[0]), adapter_name=names[0])
-    for name, adapter in zip(names[1:], adapters[1:], strict=True):
-        with told(adapter):
-            model.load_adapter(str(adapter), adapter_name=name)
-    for name, adapter, header in zip(names, adapters, headers, strict=True):
-        _refuse_half_an_adapter(model, name, adapter, header)
-    if len(adapters) > 1 or weights != [1.0]:
-        model.add_weighted_adapter(names, weights, STACK, combination_type="cat")
-        model.set_adapter(STACK)
+    headers = [read_adapter_header(adapter) for adapter in adapters]
+    for adapter, header in zip(adapters, headers, strict=True):
+        check_adapter_config(adapter, header)
+    with taken_out_if_refused(stage):
+        with told(adapters[0]):
+            model = PeftModel.from_pretrained(stage, str(adapters[0]), adapter_name=names[0])
+        for name, adapter in zip(names[1:], adapters[1:], strict=True):
+            with told(adapter):
+                model.load_adapter(str(adapter), adapter_name=name)
+        for name, adapter, header in zip(names, adapters, headers, strict=True):
+            _refuse_half_an_adapter(model, name, adapter, header)
+        if len(adapters) > 1 or weights != [1.0]:
+            with told(adapters[0]):
+                model.add_weighted_adapter(names, weights, STACK, combination_type="cat")
+                model.set_adapter(STACK)
     return model.eval()
-
-
-def _read_adapter_header(adapter: str | os.PathLike) -> dict[str, StoredTensor]:
-    """The header of an adapter's weights, which are read in safetensors alone."""
-    folder, file = Path(adapter), "adapter_model.safetensors"
-    path = folder / file if folder.is_dir() else file_of_repository(str(adapter), file)
-    if path is None or not path.is_file():
-        raise ValueError(f"{str(adapter)!r} is no adapter: it holds no {file}.")
-    return read_header(path)
 
 
 def _refuse_half_an_adapter(

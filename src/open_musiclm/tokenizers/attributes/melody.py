@@ -7,7 +7,6 @@ below a mixture's bass are not looked at, and a solo (a hum, a whistle) is heard
 
 from __future__ import annotations
 
-import math
 import numbers
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -37,6 +36,8 @@ HALF_AS_DEAR = 24.0
 SILENCE_IN_DB = -45.0
 #: how far the strongest pitch must stand above the mean of all to be a pitch at all
 LEAST_SALIENCE = 2.0
+#: bytes of a MIDI file: hours of music have less than one of them
+LARGEST_MIDI = 16 << 20
 
 
 class Note(NamedTuple):
@@ -108,7 +109,7 @@ class Melody(Attribute):
             if (
                 not isinstance(note, tuple | list)
                 or len(note) != 3
-                or not all(isinstance(value, numbers.Real) and math.isfinite(value) for value in note)
+                or not all(isinstance(value, numbers.Real) and abs(value) < 1e9 for value in note)
                 or not 0 <= note[0] < note[1]
                 or not 0 <= note[2] <= 127
             ):
@@ -202,12 +203,15 @@ def read_midi_melody(path: str | Path) -> list[Note]:
         import mido
     except ImportError as error:
         raise ImportError("MIDI files are read by mido: `pip install mido`, or `open-musiclm[midi]`.") from error
+    if Path(path).stat().st_size > LARGEST_MIDI:
+        raise UnknownRequest(
+            f"`melody`: {Path(path).name} has more than {LARGEST_MIDI >> 20} MB, as no MIDI file of a tune has."
+        )
     try:
         events = list(mido.MidiFile(path))
-    except (OSError, EOFError, ValueError, KeyError, IndexError) as error:
-        if isinstance(error, FileNotFoundError):
-            raise
-        raise UnknownRequest(f"`melody`: {Path(path).name} cannot be read as a MIDI file ({error}).") from error
+    except Exception as error:  # whatever mido stumbles over in a damaged file
+        told = " ".join(str(error).split())[:200] or type(error).__name__
+        raise UnknownRequest(f"`melody`: {Path(path).name} cannot be read as a MIDI file ({told}).") from error
     notes: list[Note] = []
     sounding: dict[tuple[int, int], float] = {}
     now = 0.0
