@@ -33,7 +33,7 @@ def flat_and_whole(codec, random: np.random.Generator) -> None:
     num_codebooks = int(random.integers(1, codec.num_codebooks + 1))
     shape = (int(random.integers(1, 3)), int(random.integers(1, 5 * codec.frames_a_piece)), num_codebooks)
     codes = torch.from_numpy(random.integers(codec.codebook_size, size=shape))
-    whole, stream, parts, first = codec.decode(codes), codec.stream(), [], 0
+    whole, stream, parts, first = codec.decode(codes), codec.batch_stream(), [], 0
     while first < shape[1]:
         stop = first + codec.frames_a_piece + (0 if first else codec.lookahead)
         parts.append(stream.decode(codes[:, first:stop], last=stop >= shape[1]))
