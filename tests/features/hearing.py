@@ -15,9 +15,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from open_musiclm.evaluation.metrics.chroma import chromagram, key_scores, mean_chroma, parse_key
 from open_musiclm.evaluation.metrics.spectrum import power_spectrogram
+from open_musiclm.tokenizers.codec import as_codec
 
 sys.path.append(str(Path(__file__).parents[2] / "examples" / "mini"))
 from compose import FRAME_RATE, VOWELS, Score, compose, draw_truth, frame_truth
@@ -41,6 +43,15 @@ def real_clip(seed: int, length_in_s: float, rate: int, **fixed: Any) -> tuple[n
     truth = replace(draw_truth(rng, length_in_s), **{**usual, **fixed})
     score = compose(truth, rng)
     return render(score, length_in_s, rate), score
+
+
+@torch.no_grad()
+def through_codec(pipe, clips: Sequence[np.ndarray]) -> list[np.ndarray]:
+    """Clips of one length (samples,) as the pipeline's codec gives them back: all that its stages could make of them."""
+    codec = as_codec(pipe.codec)
+    audio = torch.from_numpy(np.stack(clips)).float()[:, None].expand(-1, codec.channels, -1)
+    decoded = codec.decode(codec.encode(audio.contiguous().to(pipe.codec.device)))
+    return [row.mean(dim=0).cpu().numpy()[: audio.shape[-1]] for row in decoded]
 
 
 # ----------------------------------------------------------------------------- scores

@@ -63,7 +63,7 @@ def _drift(pipe, audios, rate):
         parts = [audio[start : start + PART_IN_S * rate] for start in range(0, LENGTH_IN_S * rate, PART_IN_S * rate)]
         sounds = torch.cat(
             [
-                clap_embeddings_of_clip(pipe.clap, pipe.clap_processor, part, rate).float().mean(0)[None]
+                clap_embeddings_of_clip(pipe.clap, pipe.clap_processor, part[None], rate).float().mean(0)[None]
                 for part in parts
             ]
         )

@@ -7,6 +7,9 @@ from open_musiclm.pipelines.mixtures import Mixture, Recording
 from open_musiclm.pipelines.reranking import clap_embeddings_of_clip
 from open_musiclm.tokenizers.clap import clap_text_embeddings
 
+from .attributes import KEYS
+from .attributes import PROMPTS as LEADS
+from .hearing import key_scores_of
 from .rows import Row, generators, level, made, standard_error
 
 LOUD, QUIET = "a loud rock song with drums", "a quiet calm melody without drums"
@@ -31,23 +34,22 @@ def run(pipe):
     yield from _audio(pipe)
 
 
-def _levels(pipe, prompt, **asked):
-    return np.array([level(a) for a in made(pipe, [prompt] if prompt else [], 6.0, NUM_EACH, **asked)])
-
-
 def _guidance(pipe):
-    levels = {
-        scale: [_levels(pipe, prompt, guidance_scale=scale) for prompt in (LOUD, QUIET)] for scale in (SCALE, 1.0)
-    }
-    contrast = {scale: loud - quiet for scale, (loud, quiet) in levels.items()}
-    yield Row(
-        "guidance",
-        f"loud over quiet prompt, scale {SCALE:g} against 1",
-        float(contrast[SCALE].mean()),
-        float(contrast[1.0].mean()),
-        "dB",
-        margin=2 * standard_error(contrast[SCALE] - contrast[1.0]),
-    )
+    if any(stream.source == "key" for stream in pipe.chain.streams.values()):
+        keys, found = KEYS[:4], {}
+        for scale in (SCALE, 1.0):
+            clips = [made(pipe, LEADS, 8.0, 2, key=key, guidance_scale=scale) for key in keys]
+            scores = [np.stack([key_scores_of(a, pipe.sampling_rate, keys) for a in some]) for some in clips]
+            found[scale] = np.concatenate([part.argmax(axis=1) == asked for asked, part in enumerate(scores)])
+        differences = 100.0 * found[SCALE] - 100.0 * found[1.0]
+        yield Row(
+            "guidance",
+            f"the asked one of {len(keys)} keys fits best, scale {SCALE:g} against 1",
+            100 * float(found[SCALE].mean()),
+            100 * float(found[1.0].mean()),
+            "%",
+            margin=2 * standard_error(differences),
+        )
     scores = {
         scale: own_over_others(pipe, made(pipe, PROMPTS, 8.0, 3, guidance_scale=scale), 3) for scale in (SCALE, 1.0)
     }
@@ -59,7 +61,6 @@ def _guidance(pipe):
         "%",
         margin=200 * standard_error(scores[SCALE] - scores[1.0]),
     )
-    # away from drums, of a prompt that asks for neither: fewer onsets of noise above 2 kHz
     away = made(pipe, ["a rock song"], 8.0, 8, guidance_scale=SCALE, negative_prompt="a quiet calm melody")
     plain = made(pipe, ["a rock song"], 8.0, 8, guidance_scale=SCALE, negative_prompt="a loud rock song with drums")
     differences = np.array([level(a) - level(b) for a, b in zip(away, plain, strict=True)])
@@ -79,7 +80,9 @@ def own_over_others(pipe, clips, each, prompts=PROMPTS) -> np.ndarray:
     sounds = torch.cat(
         [
             torch.nn.functional.normalize(
-                clap_embeddings_of_clip(pipe.clap, pipe.clap_processor, clip, pipe.sampling_rate).float().mean(0)[None]
+                clap_embeddings_of_clip(pipe.clap, pipe.clap_processor, clip[None], pipe.sampling_rate)
+                .float()
+                .mean(0)[None]
             )
             for clip in clips
         ]

@@ -9,7 +9,15 @@ from tiny import tiny_clap
 
 from open_musiclm.audio import write_audio
 from open_musiclm.pipelines.mixtures import Mixture, Recording, mixture_embedding, parse_mixture, recording_embedding
-from open_musiclm.pipelines.seams import burg, extrapolate, join_after, join_before, match_level, seam_measure
+from open_musiclm.pipelines.seams import (
+    burg,
+    even_level,
+    extrapolate,
+    join_after,
+    join_before,
+    match_level,
+    seam_measure,
+)
 from open_musiclm.pipelines.story import Story, clock, is_story, make_story, parse_story, read_story
 from open_musiclm.tokenizers.clap import clap_audio_embeddings, clap_text_embeddings
 
@@ -196,6 +204,30 @@ def test_level_and_spectrum_at_a_joint_are_told_from_a_change():
     assert match_level(wave * 0.8, wave) == pytest.approx(1.25)
     assert match_level(wave * 0.1, wave) == pytest.approx(10**0.3)
     assert match_level(np.zeros_like(wave), wave) == 1.0
+
+
+@pytest.mark.parametrize("gain_in_db", [-30.0, -10.0, -2.0, 0.0, 8.0])
+def test_a_jump_of_the_level_is_spread_over_two_seconds(gain_in_db):
+    rate = 8000
+    wave = 0.1 * np.sin(2 * np.pi * 330 * np.arange(4 * rate) / rate)[None].astype(np.float32)
+    made = wave * np.float32(10 ** (gain_in_db / 20))
+    even = even_level(wave, made, rate)
+    assert np.array_equal(even[:, 2 * rate :], made[:, 2 * rate :])
+    left = 20 * np.log10(np.std(even[:, : rate // 2]) / np.std(wave))
+    if abs(gain_in_db) <= 3:  # as music changes
+        assert np.array_equal(even, made)
+    else:
+        evened = min(abs(gain_in_db) - 3, 12)
+        assert abs(left) == pytest.approx(abs(gain_in_db) - evened, abs=1.0)
+    changes = np.diff(20 * np.log10(np.array([np.std(even[0, i : i + 800]) for i in range(0, 4 * rate, 800)])))
+    assert np.abs(changes).max() < 1.2
+
+
+def test_silence_on_either_side_of_a_joint_is_left_as_it_is():
+    wave, silence = np.full((1, 8000), 0.1, np.float32), np.zeros((1, 8000), np.float32)
+    assert np.array_equal(even_level(silence, wave, 8000), wave)
+    assert np.array_equal(even_level(wave, silence, 8000), silence)
+    assert even_level(silence[:, :0], wave, 8000) is wave
 
 
 def test_short_and_silent_pieces_are_joined_too():

@@ -25,7 +25,7 @@ from ..models.streams import PADDING_ID
 from .arguments import check_length
 from .mixtures import Recording
 from .recordings import encode_recording, tokens_of_stream
-from .seams import join_after, join_before, match_level
+from .seams import even_level, join_after, join_before, match_level
 from .windows import Window, round_down, round_up, to_fraction
 
 if TYPE_CHECKING:
@@ -270,7 +270,7 @@ def _make_and_judge(
         best = scores.reshape(num_variants, num_candidates).argmax(axis=1)
         rows = best + num_candidates * np.arange(num_variants)
         scores = scores[rows]
-    return _fitted(made[rows], pipe.sampling_rate, recording, first, start, length_in_s), scores
+    return _fitted(made[rows], pipe.sampling_rate, recording, first, start, stop, length_in_s), scores
 
 
 def _kept(pipe: MusicLMPipeline, region: Recording, length: Fraction) -> dict[str, torch.Tensor]:
@@ -356,15 +356,21 @@ def put_behind(
     """
     stop = recording.channels.shape[1]
     first = stop - round(known_in_s * recording.sampling_rate)
-    made = _fitted(decoded, sampling_rate, recording, first, stop, audio_length_in_s)
+    made = _fitted(decoded, sampling_rate, recording, first, stop, None, audio_length_in_s)
     return _joined(recording.channels, recording.sampling_rate, stop, stop, made)
 
 
 def _fitted(
-    decoded: np.ndarray, sampling_rate: int, recording: Recording, first: int, start: int, length_in_s: float
+    decoded: np.ndarray,
+    sampling_rate: int,
+    recording: Recording,
+    first: int,
+    start: int,
+    stop: int | None,
+    length_in_s: float,
 ) -> np.ndarray:
     """Decoded audio (variants, channels, samples) that begins at a recording's sample `first`: what of it comes from sample
-    `start` on, at the recording's rate, with its level and channels."""
+    `start` on, at the recording's rate, with its channels, its level there and before its sample `stop`, if any follows."""
     audio, rate = recording.channels, recording.sampling_rate
     made = np.stack([resample(channel, sampling_rate, rate) for channel in decoded.reshape(-1, decoded.shape[-1])])
     made = made.reshape(len(decoded), -1, made.shape[-1])
@@ -373,6 +379,10 @@ def _fitted(
     made = made[..., skipped : skipped + round(length_in_s * rate)] * np.array(gain)[:, None, None]
     if made.shape[1] != audio.shape[0]:
         made = np.repeat(made.mean(axis=1, keepdims=True), audio.shape[0], axis=1)
+    made = np.stack([even_level(audio[:, :start], part, rate) for part in made])
+    if stop is not None:
+        following = audio[:, stop:][:, ::-1]
+        made = np.stack([even_level(following, part[:, ::-1], rate)[:, ::-1] for part in made])
     return made.astype(np.float32)
 
 

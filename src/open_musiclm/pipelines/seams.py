@@ -11,6 +11,8 @@ signal extrapolation") and faded into the decoded audio; what is kept is not tou
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
 #: length of the fade from the predicted recording to the decoded audio
@@ -18,6 +20,12 @@ FADE_IN_S = 0.04
 #: what is predicted from, and by how many coefficients
 CONTEXT_IN_S = 0.2
 ORDER_IN_S = 0.012
+#: levels are compared over so much on either side of a joint, and what is made gives way to its own level within so much
+LEVEL_WINDOW_IN_S = 0.5
+LEVEL_GIVES_WAY_IN_S = 2.0
+#: from one half second to the next, music changes by so much; and no joint is evened by more than that
+USUAL_CHANGE_IN_DB = 3.0
+LARGEST_CHANGE_IN_DB = 12.0
 
 
 def burg(signal: np.ndarray, order: int) -> np.ndarray:
@@ -80,6 +88,27 @@ def join_after(kept: np.ndarray, decoded: np.ndarray, sampling_rate: int) -> np.
 def join_before(decoded: np.ndarray, kept: np.ndarray, sampling_rate: int) -> np.ndarray:
     """What precedes a recording that goes on behind it: [`join_after`] with time turned round."""
     return join_after(kept[:, ::-1], decoded[:, ::-1], sampling_rate)[:, ::-1].copy()
+
+
+def even_level(kept: np.ndarray, made: np.ndarray, sampling_rate: int) -> np.ndarray:
+    """What follows a recording, led from its level to its own: a jump beyond what music does is spread over two seconds.
+
+    Args:
+        kept, made: (channels, samples) before and behind the joint; silence on either side is left as it is.
+    """
+    window = round(LEVEL_WINDOW_IN_S * sampling_rate)
+    before, after = (
+        float(np.sqrt(np.mean(np.square(part, dtype=np.float64)))) if part.size else 0.0
+        for part in (kept[:, -window:], made[:, :window])
+    )
+    if min(before, after) <= 1e-4:
+        return made
+    jump = 20 * math.log10(before / after)
+    beyond = math.copysign(min(max(abs(jump) - USUAL_CHANGE_IN_DB, 0.0), LARGEST_CHANGE_IN_DB), jump)
+    length = min(round(LEVEL_GIVES_WAY_IN_S * sampling_rate), made.shape[-1])
+    curve = np.zeros(made.shape[-1])
+    curve[:length] = beyond * (0.5 + 0.5 * np.cos(np.pi * np.arange(length) / length))
+    return (made * 10 ** (curve / 20)).astype(made.dtype)
 
 
 def _peak(signal: np.ndarray) -> float:
