@@ -90,7 +90,7 @@ def test_arguments_of_every_kind(pipe, number):
     tally = Tally("10 arguments of every kind", (ValueError,), 900)
     index = 0
     for name, (call, base, arguments) in CALLS.items():
-        for _ in range(len(arguments) * number(1, 60)):
+        for _ in range(len(arguments) * number(1, 40)):
             index += 1
             random = np.random.default_rng(index)
             given = dict(base)

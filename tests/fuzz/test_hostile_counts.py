@@ -48,7 +48,7 @@ def test_decoding_of_any_length(number):
     for name in chosen:
         make, *_ = CODECS[name]
         codec = as_codec(make())
-        for index in range(number(1, 40)):
+        for index in range(number(1, 12)):
             tally.attempt(
                 (name, index), lambda codec=codec, index=index: flat_and_whole(codec, np.random.default_rng(index))
             )
@@ -123,7 +123,7 @@ def test_numbers_of_the_command(pipeline_folder, tmp_path, number, capsys):
         if code:
             raise ValueError("refused")
 
-    for index in range(number(8, 600)):
+    for index in range(number(8, 250)):
         tally.attempt(index, lambda index=index: command(np.random.default_rng(index)))
     tally.finish()
 

@@ -119,6 +119,6 @@ def attempt(root, seed):
 
 def test_outputs_of_a_conversion(tmp_path, number):
     tally = Tally("1 outputs of a conversion")
-    for seed in range(number(20, 2000)):
+    for seed in range(number(20, 1500)):
         tally.attempt(seed, lambda seed=seed: attempt(tmp_path / str(seed), seed))
     tally.finish()

@@ -57,7 +57,7 @@ def test_texts_of_stories_and_mixtures(pipe, sound, tmp_path, number, monkeypatc
             assert all(abs(sum(story.weights_at(moment)) - 1) < 1e-6 for moment in moments), story
         mixture = parse_mixture(text)
         prompt = story or mixture or text
-        if index % 50 == 0:
+        if index % number(50, 200) == 0:
             audio = pipe(prompt, audio_length_in_s=0.2).audios
             assert np.isfinite(audio).all()
 
@@ -256,7 +256,7 @@ def test_tokens_that_were_kept(pipe, tmp_path, number):
                 found[:, : tokens.shape[1]].flatten(), tokens.expand(len(found), *tokens.shape[1:]).flatten()
             ), name
 
-    for index in range(number(20, 1500)):
+    for index in range(number(20, 400)):
         tally.attempt(index, lambda index=index: take_up(index))
     tally.finish()
 
@@ -380,6 +380,6 @@ def test_edits_by_command(pipeline_folder, sound, tmp_path, number, capsys):
         if code:
             raise ValueError("refused")
 
-    for index in range(number(5, 300)):
+    for index in range(number(5, 150)):
         tally.attempt(index, lambda index=index: edit(index))
     tally.finish()

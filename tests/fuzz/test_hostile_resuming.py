@@ -71,7 +71,7 @@ def resume(folder, seed) -> None:
 
 def test_damaged_checkpoints_of_a_training(tmp_path, number):
     tally = Tally("7 resuming from what is damaged")
-    for seed in range(number(60, 6000)):
+    for seed in range(number(60, 4000)):
         tally.attempt(seed, lambda seed=seed: resume(tmp_path / str(seed), seed))
     tally.finish()
 
@@ -108,6 +108,6 @@ def test_two_runs_on_one_output(tmp_path, number):
         assert codes.count(1) < 4, "nobody got it"
         assert forked(lambda: hold(folder, False, 0.0)) == "done", "it is held by nobody and cannot be had"
 
-    for seed in range(number(4, 500)):
+    for seed in range(number(4, 150)):
         tally.attempt(seed, lambda seed=seed: race(seed))
     tally.finish()

@@ -51,7 +51,7 @@ def whole_folder(
             anything; it is, holds or lies in one of the inputs; another conversion is writing to it.
     """
     folder = Path(folder).absolute()
-    check_output(folder, overwrite, inputs)
+    _check_apart(folder, inputs)
     folder = _real(folder)
     tidy(folder, say)
     check_output(folder, overwrite, inputs)
@@ -70,6 +70,26 @@ def whole_folder(
 
 def check_output(folder: Path, overwrite: bool, inputs: Iterable[str | Path | None] = ()) -> None:
     """Refuses an output folder before any work is done; see [`whole_folder`]."""
+    _check_apart(folder, inputs)
+    if not folder.is_dir() or not any(folder.iterdir()):
+        return
+    if not overwrite:
+        raise CheckpointError(f"{folder}: is not empty; choose another --output-dir, or pass --overwrite")
+    foreign = _foreign_files(folder)
+    if foreign is None:
+        raise CheckpointError(
+            f"{folder}: is not empty and no conversion wrote it (there is no {CONVERSION_MARKER}); --overwrite removes "
+            "nothing else: choose another --output-dir"
+        )
+    if foreign:
+        others = f" and {len(foreign) - 1} more" if len(foreign) > 1 else ""
+        raise CheckpointError(
+            f"{folder}: holds {foreign[0]}{others}, which no conversion wrote; move it away, or choose another --output-dir"
+        )
+
+
+def _check_apart(folder: Path, inputs: Iterable[str | Path | None]) -> None:
+    """An output is a folder that is not, does not hold and does not lie in what is read."""
     if folder.exists() and not folder.is_dir():
         raise CheckpointError(f"{folder}: is a file; --output-dir names a folder")
     output = _real(folder)
@@ -86,21 +106,6 @@ def check_output(folder: Path, overwrite: bool, inputs: Iterable[str | Path | No
         else:
             continue
         raise CheckpointError(f"{folder}: {relation} {given}, which is read; choose an --output-dir apart from it")
-    if not folder.is_dir() or not any(folder.iterdir()):
-        return
-    if not overwrite:
-        raise CheckpointError(f"{folder}: is not empty; choose another --output-dir, or pass --overwrite")
-    foreign = _foreign_files(folder)
-    if foreign is None:
-        raise CheckpointError(
-            f"{folder}: is not empty and no conversion wrote it (there is no {CONVERSION_MARKER}); --overwrite removes "
-            "nothing else: choose another --output-dir"
-        )
-    if foreign:
-        others = f" and {len(foreign) - 1} more" if len(foreign) > 1 else ""
-        raise CheckpointError(
-            f"{folder}: holds {foreign[0]}{others}, which no conversion wrote; move it away, or choose another --output-dir"
-        )
 
 
 def _real(path: Path) -> Path:

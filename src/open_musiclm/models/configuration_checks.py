@@ -21,11 +21,11 @@ RANGES: dict[str, dict[str, tuple[float, float]]] = {
         "relative_attention_max_distance": (2, 1 << 24),
         "max_position_embeddings": (1, 1 << 24),
         "non_causal_prefix_size": (0, 1 << 24),
-        "gradient_shrink": (0, 1),
-        "forgetful_mask_prob": (0, 1),
-        "attention_dropout": (0, 1),
-        "hidden_dropout": (0, 1),
-        "layer_norm_eps": (0, 1),
+        "gradient_shrink": (0.0, 1.0),
+        "forgetful_mask_prob": (0.0, 1.0),
+        "attention_dropout": (0.0, 1.0),
+        "hidden_dropout": (0.0, 1.0),
+        "layer_norm_eps": (0.0, 1.0),
         "window_in_s": (1e-3, LONGEST_WINDOW_IN_S),
         "window_stride_in_s": (1e-3, LONGEST_WINDOW_IN_S),
     },
@@ -60,14 +60,17 @@ RANGES: dict[str, dict[str, tuple[float, float]]] = {
 
 
 def check_ranges(config: Any, kind: str) -> None:
-    """Refuse numbers that no model has; those that are `None` are left to their defaults.
+    """Refuse what is no number that a model has; `None` is one where a config begins with it.
 
     Raises:
-        ValueError: one is not finite, or out of its range.
+        ValueError: one is no finite number, no whole one where its range is one of whole numbers, or out of its range.
     """
     for name, (least, most) in RANGES[kind].items():
         value = getattr(config, name)
-        if value is not None:
-            needed = f"a number from {least:g} to {most:g}"
-            if not least <= as_number(f"`{name}`", value, needed) <= most:
-                raise ValueError(f"`{name}` must be {needed}, got {shown(value)}.")
+        if value is None and getattr(type(config), name, 0) is None:
+            continue
+        whole = isinstance(least, int)
+        needed = f"a {'whole ' if whole else ''}number from {least:g} to {most:g}"
+        number = as_number(f"`{name}`", value, needed)
+        if not least <= number <= most or (whole and not isinstance(value, int)):
+            raise ValueError(f"`{name}` must be {needed}, got {shown(value)}.")
