@@ -3,12 +3,11 @@
 import numpy as np
 import pytest
 import torch
+from asking import asking_pipeline
 from tally import VALUES, Tally, pick
-from tiny import tiny_pipeline, tiny_stage
 
 from open_musiclm.given import shown
 from open_musiclm.pipelines.output import MusicLMPipelineOutput
-from open_musiclm.tokenizers.attributes import find_attribute
 
 RATE = 8000
 SOUND = 0.3 * np.sin(np.arange(2 * RATE) * 2 * np.pi * 330 / RATE)[None].astype(np.float32)
@@ -16,16 +15,7 @@ SOUND = 0.3 * np.sin(np.arange(2 * RATE) * 2 * np.pi * 330 / RATE)[None].astype(
 
 @pytest.fixture(scope="module")
 def pipe():
-    """Stages trained with dropout, the first of which reads everything that can be asked for."""
-    pipeline = tiny_pipeline(1)
-    first, last = (stream.to_dict() for stream in pipeline.semantic_model.streams)
-    asked = [
-        find_attribute(name).default_stream().to_dict() for name in ("tempo", "melody", "key", "timing", "lyrics")
-    ]
-    asked.append(find_attribute("genre").default_stream(vocabulary=["folk", "techno"]).to_dict())
-    pipeline.semantic_model = tiny_stage("semantic", [first, *asked, last], 1, condition_dropout=0.2)
-    pipeline.set_progress_bar_config(disable=True)
-    return pipeline
+    return asking_pipeline()
 
 
 SETTINGS = ("settings", "semantic_settings", "coarse_settings", "fine_settings")

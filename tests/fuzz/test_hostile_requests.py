@@ -8,6 +8,7 @@ import mido
 import numpy as np
 import pytest
 import torch
+from asking import asking_pipeline
 from tally import JSON_VALUES, VALUES, Tally, damaged, damaged_json, pick
 from tiny import tiny_pipeline
 
@@ -323,6 +324,84 @@ def test_adapters_of_others(tmp_path, number):
     for index in range(number(40, 2000)):
         tally.attempt(index, lambda index=index: load(index))
         shutil.rmtree(tmp_path / f"adapter-{index}")
+    tally.finish()
+
+
+@pytest.fixture(scope="module")
+def asking_folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("asking") / "pipeline"
+    asking_pipeline().save_pretrained(folder)
+    return folder
+
+
+FILES_ASKED = ("--story", "--from-tokens", "--melody", "--reference-audio", "--structure-from")
+ASKED = (
+    "--tempo",
+    "--key",
+    "--genre",
+    "--timing",
+    "--lyrics",
+    "--negative-prompt",
+    "--guidance-scale",
+    "--keep",
+    "--transition",
+)
+
+
+def test_requests_by_command(asking_folder, sound, tmp_path, number, capsys):
+    """Files of any content, in the place of any other."""
+    tally = Tally("new: requests by command")
+    output, kept = tmp_path / "out.wav", tmp_path / "kept.safetensors"
+    command = ["--model", str(asking_folder), "--device", "cpu", "-o", str(output), "--duration=0.3"]
+    assert main(["generate", "a song", *command, "--save-tokens", str(kept)]) == 0
+    melody = mido.MidiFile()
+    melody.tracks.append(
+        mido.MidiTrack([mido.Message("note_on", note=60), mido.Message("note_off", note=60, time=480)])
+    )
+    melody.save(tmp_path / "tune.mid")
+    (tmp_path / "story.txt").write_text("0:00 calm piano\n0:15 add drums\n", encoding="utf-8")
+    contents = {path.name: path.read_bytes() for path in (kept, tmp_path / "tune.mid", tmp_path / "story.txt", sound)}
+    capsys.readouterr()  # the first command's progress
+    given = tmp_path / "given"
+    given.mkdir()
+
+    def ask(index):
+        random = np.random.default_rng(index)
+        output.unlink(missing_ok=True)
+        arguments = ["generate", *command]
+        if random.random() < 0.7:
+            arguments.insert(
+                1,
+                pick(
+                    random, ("a song", "0.7 * a + 0.3 * b", "0:00 a | 0:01 b", "- 1 * a", "0:00 a | b", "0.5 * a + b")
+                ),
+            )
+        for place in range(random.integers(1, 3)):
+            if random.random() < 0.6:
+                name = pick(random, [*contents])
+                path = given / f"{place}{name}"
+                path.write_bytes(damaged(contents[name], random) if random.random() < 0.5 else contents[name])
+                arguments.append(f"{pick(random, FILES_ASKED)}={path}")
+            else:
+                arguments.append(
+                    f"{pick(random, ASKED)}={pick(random, (*NUMBERS, *(text for text in REQUESTS if isinstance(text, str))))}"
+                )
+        try:
+            code = main(arguments)
+        except SystemExit as stopped:
+            code = stopped.code
+        said = capsys.readouterr().err
+        assert code in (0, 1, 2), code
+        assert "Traceback" not in said
+        if code == 1:
+            assert said.count("\n") == 1, said[:500]
+            assert len(said) < 2000, said[:500]
+        assert output.exists() == (code == 0), (code, arguments[-3:], said)
+        if code:
+            raise ValueError("refused")
+
+    for index in range(number(5, 200)):
+        tally.attempt(index, lambda index=index: ask(index))
     tally.finish()
 
 

@@ -125,7 +125,11 @@ def parse_story(text: str, transition_in_s: float = 0.0) -> Story | None:
 
 def read_story(path: str | Path, transition_in_s: float = 0.0) -> Story:
     """A story from a file, one part a line; empty lines and those that begin with # are passed over."""
-    story = parse_story(Path(path).read_text(encoding="utf-8-sig") + "\n", transition_in_s)
+    try:
+        text = Path(path).read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} is not UTF-8 (byte {error.start}: {error.reason}); save it as UTF-8.") from error
+    story = parse_story(text + "\n", transition_in_s)
     if story is None:
         raise ValueError(f'{path} holds no story: each line is a time and a text, as in "0:15 add drums".')
     return story

@@ -1,0 +1,20 @@
+"""A tiny pipeline that can be asked for everything, with short windows: a call makes little more than it is asked for."""
+
+from tiny import tiny_pipeline, tiny_stage
+
+from open_musiclm.tokenizers.attributes import find_attribute
+
+
+def asking_pipeline():
+    """Stages trained with dropout, the first of which reads what a piece can be asked for."""
+    pipeline = tiny_pipeline(1)
+    asked = [find_attribute(name).default_stream().to_dict() for name in ("tempo", "melody", "key", "lyrics")]
+    asked.append(find_attribute("timing").default_stream(frame_rate=12.5).to_dict())
+    asked.append(find_attribute("genre").default_stream(vocabulary=["folk", "techno"]).to_dict())
+    for stage, windows in (("semantic", (0.96, 0.48)), ("coarse", (0.48, 0.24)), ("fine", (0.24, 0.24))):
+        *conditions, last = (stream.to_dict() for stream in getattr(pipeline, f"{stage}_model").streams)
+        streams = [*conditions, *(asked if stage == "semantic" else ()), last]
+        settings = {"window_in_s": windows[0], "window_stride_in_s": windows[1], "condition_dropout": 0.2}
+        setattr(pipeline, f"{stage}_model", tiny_stage(stage, streams, 1, **settings))
+    pipeline.set_progress_bar_config(disable=True)
+    return pipeline
