@@ -192,11 +192,17 @@ class StageGenerationMixin(GenerationMixin):
         stage = cast(Stage, self)
         for name, value, kind in (
             ("generation_config", generation_config, GenerationConfig),
-            ("logits_processor", logits_processor, Sequence),
+            ("logits_processor", logits_processor, list),
             ("negative_streams", negative_streams, Mapping),
         ):
             if value is not None and not isinstance(value, kind):
                 raise ValueError(f"`{name}` must be a {kind.__name__}, got {shown(value)}.")
+        for each in logits_processor or ():
+            if not callable(each):
+                raise ValueError(f"`logits_processor` must hold functions of ids and scores, got {shown(each)}.")
+        for name, value in kwargs.items():
+            if hasattr(value, "shape") and value.shape and not name.endswith("_token_ids"):
+                raise ValueError(f"`{name}` must be one value, got {shown(value)}.")
         streams = {name: kwargs.pop(name) for name in list(kwargs) if name.endswith("_token_ids")}
         settings, unknown = self._prepare_generation_config(generation_config, **kwargs)  # type: ignore[misc]
         if unknown:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from typing import Any
 
 from transformers import GenerationConfig
 
-from ..given import shown
+from ..given import as_number, shown
 
 #: of transformers' `GenerationConfig`, those that change what a stage draws
 HEEDED = frozenset(
@@ -84,6 +83,5 @@ def check_settings(given: Mapping[str, Any], settings: GenerationConfig) -> None
             value = getattr(settings, name, None)
             if value is None:
                 continue
-            number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-            if not number or not holds(value):
+            if not holds(as_number(f"`{name}`", value, needed)):
                 raise ValueError(f"`{name}` must be {needed}, got {shown(value)}.")

@@ -23,6 +23,8 @@ from ..given import as_count, as_number, shown
 
 #: id of a padded position in a token tensor: it has a zero embedding and is never attended to
 PADDING_ID = -1
+#: ids, codebooks or frames that a stream may say it has
+MOST = 1 << 30
 #: how the codebooks of a frame may lie in the steps of a sequence: see patterns.py
 PATTERNS = ("flat", "delay", "parallel")
 #: which time a stream may describe: the stage's window, or what comes after it
@@ -90,6 +92,8 @@ class TokenStream:
         ):
             if field != "first_codebook" or self.first_codebook is not None:
                 as_count(f"Stream {self.name!r}: {field}", getattr(self, field), least)
+        if max(self.codebook_size, self.num_codebooks, self.num_edge_frames, self.first_codebook or 0) > MOST:
+            raise ValueError(f"Stream {self.name!r}: no stream has more than {MOST:,} ids, codebooks or frames.")
         if len(self.vocabulary or ()) > self.codebook_size:
             raise ValueError(
                 f"Stream {self.name!r}: {len(self.vocabulary or ())} names do not fit {self.codebook_size} ids."

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from ..given import as_number
+from ..given import as_number, shown
 from ..tokenizers.attributes import find_attribute
 from ..tokenizers.clap import clap_text_embeddings
 from .arguments import check_prompts, given_beginnings, given_by_prompt, sort_arguments, stream_tokens
@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 #: what may stand where a text may
 PromptPart = str | Mixture | Recording
 DEFAULT_REFERENCE_WEIGHT = 0.5
+#: letters of a path, more than which no system takes
+LONGEST_PATH = 4096
 
 
 def embed_prompts(pipe: MusicLMPipeline, prompts: Sequence[PromptPart]) -> torch.Tensor:
@@ -54,12 +56,17 @@ def as_recording(audio: Any, sampling_rate: int, name: str) -> Recording:
     if isinstance(audio, Recording):
         return audio
     if isinstance(audio, str | Path):
+        if len(str(audio)) > LONGEST_PATH:
+            raise ValueError(f"`{name}` takes a file; none has so long a name: {shown(audio)}.")
         return Recording.read(audio)
     rate: Any = sampling_rate
     if isinstance(audio, tuple) and len(audio) == 2 and not isinstance(audio[0], int | float):
         audio, rate = audio
     if isinstance(audio, torch.Tensor):
-        audio = audio.detach().float().cpu().numpy()
+        try:
+            audio = audio.detach().float().cpu().numpy()
+        except (TypeError, RuntimeError, NotImplementedError):
+            raise ValueError(f"`{name}` takes a plain tensor of samples, got {shown(audio)}.") from None
     if not isinstance(audio, np.ndarray | list):
         raise ValueError(
             f"`{name}` takes a file, (audio, sampling rate), or (channels, samples) at {sampling_rate} Hz; got "
@@ -198,11 +205,12 @@ def _guide(
     """Hand guidance to the stages that were trained for it; without any, refuse it."""
     if negative_prompt is not None and guidance_scale is None:
         raise ValueError("`negative_prompt` leads away by guidance: pass a `guidance_scale` too, 3.0 say.")
+    if guidance_scale is not None:
+        guidance_scale = as_number("`guidance_scale`", guidance_scale, "a number")
     if guidance_scale == 1 and negative_prompt is not None:
         raise ValueError("`negative_prompt` needs a `guidance_scale` other than 1.")
     if guidance_scale is None:
         return
-    guidance_scale = as_number("`guidance_scale`", guidance_scale, "a number")
     able = [
         name
         for name, stage in chain.stages.items()

@@ -65,8 +65,10 @@ class Lyrics(Attribute):
         """The clip's `lyrics`, where its metadata has them: nothing here hears words."""
         duration = len(waveform) / sampling_rate
         lyrics = (about or {}).get(self.name)
+        if not isinstance(lyrics, str | list | tuple) or not lyrics:
+            return self.nothing(stream, duration)
         try:
-            return self.from_request(lyrics, stream, duration) if lyrics else self.nothing(stream, duration)
+            return self.from_request(lyrics, stream, duration)
         except UnknownRequest:
             return self.nothing(stream, duration)
 

@@ -65,6 +65,8 @@ class Melody(Attribute):
     def from_request(self, request: Any, stream: TokenStream, duration_in_s: float) -> np.ndarray:
         if isinstance(request, str | Path):
             path = Path(request)
+            if len(str(path)) > 4096:
+                raise UnknownRequest(f"`melody` takes {self.takes}; no file has so long a name: {shown(request)}.")
             if path.suffix.lower() in (".mid", ".midi"):
                 request = read_midi_melody(path)
             else:
