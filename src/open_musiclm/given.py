@@ -48,6 +48,11 @@ def as_number(what: str, value: Any, needed: str, holds: Callable[[float], bool]
     raise ValueError(f"{what} must be {needed}, got {shown(value)}.")
 
 
+def lies_in(value: Any, least: float, most: float) -> bool:
+    """Whether a value is a number from `least` to `most`, of whatever type."""
+    return isinstance(value, Real) and bool(least <= value <= most)  # type: ignore[operator]
+
+
 def as_count(what: str, value: Any, least: int = 1) -> int:
     """A whole number from `least` on.
 

@@ -7,14 +7,13 @@ times are spread evenly over the piece, which is Jukebox's own guess of where a 
 from __future__ import annotations
 
 import itertools
-import numbers
 import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from ...given import shown
+from ...given import lies_in, shown
 from ...models.streams import TokenStream
 from .base import Attribute, UnknownRequest, frame_times
 
@@ -89,7 +88,7 @@ class Lyrics(Attribute):
             if (
                 not isinstance(line, tuple | list)
                 or len(line) != 3
-                or not all(isinstance(time, numbers.Real) and 0 <= time <= LONGEST_IN_S for time in line[:2])
+                or not all(lies_in(time, 0.0, LONGEST_IN_S) for time in line[:2])
                 or not line[0] < line[1]
                 or not isinstance(line[2], str)
             ):

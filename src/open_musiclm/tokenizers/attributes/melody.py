@@ -16,7 +16,7 @@ import numpy as np
 
 from ...audio import read_audio, resample
 from ...evaluation.metrics.spectrum import power_spectrogram
-from ...given import shown
+from ...given import lies_in, shown
 from ...models.streams import TokenStream
 from .base import Attribute, UnknownRequest, frame_times, num_frames
 
@@ -111,7 +111,7 @@ class Melody(Attribute):
             if (
                 not isinstance(note, tuple | list)
                 or len(note) != 3
-                or not all(isinstance(value, numbers.Real) and abs(value) < 1e9 for value in note)
+                or not all(lies_in(value, -1e9, 1e9) for value in note)
                 or not 0 <= note[0] < note[1]
                 or not 0 <= note[2] <= 127
             ):
