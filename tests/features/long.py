@@ -8,11 +8,13 @@ from open_musiclm.pipelines.seams import seam_measure
 from open_musiclm.tokenizers.clap import clap_text_embeddings
 
 from .prompts import PROMPTS
-from .rows import Row, generators, standard_error
+from .rows import Row, generators, level, standard_error
 
 LENGTH_IN_S = 300
 PART_IN_S = 10
 MINUTE = 60 // PART_IN_S
+#: how much the last minute may lose, in % and dB; what pieces differ in by chance would let one of them fall silent
+NO_LESS = {"moves": 10.0, "level": 3.0, "clap": 3.0}
 
 
 def run(pipe):
@@ -72,14 +74,22 @@ def _drift(pipe, audios, rate):
         nearest.append(similarities.argmax(axis=1) == number)
     own, nearest = np.array(own), np.array(nearest)
     minutes = own.reshape(len(own), -1, MINUTE).mean(axis=2)  # (pieces, minutes)
-    lost = minutes[:, -1] - minutes[:, 0]
+    levels = np.array([[level(part) for part in (audio[: 60 * rate], audio[-60 * rate :])] for audio in audios])
+    yield Row(
+        "drift",
+        "level of the last minute, against the first",
+        float(levels[:, 1].mean()),
+        float(levels[:, 0].mean()),
+        "dB",
+        margin=-NO_LESS["level"],
+    )
     yield Row(
         "drift",
         "CLAP score (the model's own ear) of the last minute, against the first",
         100 * float(minutes[:, -1].mean()),
         100 * float(minutes[:, 0].mean()),
         "%",
-        margin=-max(200 * standard_error(lost), 5.0),
+        margin=-NO_LESS["clap"],
     )
     yield Row(
         "drift",
@@ -92,22 +102,20 @@ def _drift(pipe, audios, rate):
 
 
 def _semantic_drift(pipe, tokens):
-    """How far the first stage's tokens of the last minute are from those of the first, against those of other pieces."""
+    """Of the first stage's tokens: how far the last minute's are from the first's, and whether they still move."""
     stage = next(iter(pipe.chain.stages.values()))
     stream = stage.predicted_stream
-    first = tokens[stream.name].reshape(len(tokens[stream.name]), -1, stream.num_codebooks)[..., 0].cpu().numpy()
+    made = tokens[stream.name].reshape(len(tokens[stream.name]), -1, stream.num_codebooks).cpu().numpy()
     minute = round(60 * float(stream.frame_rate))
+    ends = [[part.T for part in (row[:minute], row[-minute:])] for row in made]  # (codebooks, frames) each
     counts = np.array(
-        [
-            [np.bincount(part, minlength=stream.codebook_size) for part in (row[:minute], row[-minute:])]
-            for row in first
-        ]
+        [[[np.bincount(q, minlength=stream.codebook_size) for q in part] for part in pair] for pair in ends]
     )
     shares = (counts + 0.5) / (counts + 0.5).sum(axis=-1, keepdims=True)
-    within = [_divergence(early, late) for early, late in shares]
-    across = [
-        _divergence(shares[i, 0], shares[j, 1]) for i in range(len(shares)) for j in range(len(shares)) if i != j
-    ]
+    pairs = [(i, j) for i in range(len(shares)) for j in range(len(shares))]
+    apart = {(i, j): _divergence(shares[i, 0], shares[j, 1]) for i, j in pairs}
+    within = [value for (i, j), value in apart.items() if i == j]
+    across = [value for (i, j), value in apart.items() if i != j]
     yield Row(
         "drift",
         f"divergence of {stream.name} tokens, last minute from first, against other prompts' pieces",
@@ -117,9 +125,18 @@ def _semantic_drift(pipe, tokens):
         False,
         margin=2 * standard_error(across),
     )
+    moves = np.array([[100 * np.mean(np.diff(part, axis=1) != 0) for part in pair] for pair in ends])
+    yield Row(
+        "drift",
+        f"{stream.name} tokens that differ from the ones before, last minute against first",
+        float(moves[:, 1].mean()),
+        float(moves[:, 0].mean()),
+        "%",
+        margin=-NO_LESS["moves"],
+    )
 
 
 def _divergence(first, second) -> float:
-    """Jensen and Shannon's, in bits: 0 for the same shares, 1 for none in common."""
+    """Jensen and Shannon's, in bits, mean of the codebooks: 0 for the same shares (codebooks, ids), 1 for none in common."""
     middle = (first + second) / 2
-    return float(np.mean([np.sum(part * np.log2(part / middle)) for part in (first, second)]))
+    return float(np.mean([np.sum(part * np.log2(part / middle), axis=-1) for part in (first, second)]))
