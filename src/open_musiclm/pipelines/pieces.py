@@ -8,7 +8,7 @@ memory does not grow with the length of the piece.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from fractions import Fraction
 from itertools import islice
 
@@ -217,6 +217,25 @@ def cut_conditions(
     return cut
 
 
+def negative_of_piece(
+    own: Mapping[str, torch.Tensor] | None, given: Mapping[str, torch.Tensor] | None, batch_size: int
+) -> dict[str, torch.Tensor] | None:
+    """The negative branch's streams over a whole piece, a row a sample; `None` if nobody says anything about it.
+
+    Args:
+        own: what a negative prompt makes.
+        given: by the user, of one row or `batch_size`; it goes before.
+    """
+    if given is None:
+        return None if own is None else dict(own)
+    rows = {}
+    for name, token_ids in given.items():
+        if len(token_ids) not in (1, batch_size):
+            raise ValueError(f"`negative_streams`: `{name}` has {len(token_ids)} rows; it takes 1 or {batch_size}.")
+        rows[name] = token_ids.expand(batch_size, *token_ids.shape[1:])
+    return {**(own or {}), **rows}
+
+
 def hidden_conditions(stage: MusicLMStageModel, batch_size: int, duration: Fraction) -> dict[str, torch.Tensor]:
     """A conditioning stream of padding, where none is given: it says how many samples there are, and nothing else."""
     for stream in stage.condition_streams[:1]:
@@ -247,7 +266,8 @@ def generate_piece(
         duration: in seconds, a multiple of `grid`.
         generators: one for each sample.
         on_token: called after each step.
-        negative: the streams of the negative branch, likewise; those that are left out are hidden there.
+        negative: the streams of the negative branch, likewise; those that are left out are hidden there. So are
+            `negative_streams` among the settings, of one row or a row a sample: each window has its own part of them.
         beginning: tokens to go on from, (batch or 1, frames[, codebooks]).
         settings: for `stage.generate`.
 
@@ -255,6 +275,7 @@ def generate_piece(
         (batch, frames) or (batch, frames, codebooks) of the predicted stream.
     """
     rate = to_fraction(stage.predicted_stream.frame_rate)
+    negative = negative_of_piece(negative, settings.pop("negative_streams", None), len(generators))
 
     def of_window(window: Window) -> dict[str, torch.Tensor]:
         if not callable(conditions):

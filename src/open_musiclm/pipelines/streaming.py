@@ -31,7 +31,7 @@ from .arguments import (
 )
 from .asked import Asked
 from .chain import StageChain
-from .pieces import Piece, cut_conditions, hidden_conditions, last_frame, stage_windows
+from .pieces import Piece, cut_conditions, hidden_conditions, last_frame, negative_of_piece, stage_windows
 from .windows import Window, round_up, to_fraction
 
 Prompt = Any
@@ -126,7 +126,11 @@ class MusicStream(Iterator):
             )
 
     def _negative(self, asked: Asked, stage: Any) -> Callable[[Window], dict[str, torch.Tensor]] | None:
-        conditions = asked.negative_conditions(stage, self._batch_size)
+        own, given = (
+            asked.negative_conditions(stage, self._batch_size),
+            asked.settings_of(stage).get("negative_streams"),
+        )
+        conditions = negative_of_piece(own, given, self._batch_size)
         return None if conditions is None else lambda window: cut_conditions(stage, conditions, window)
 
     def _find_last_frame(self, durations: dict[str, Any]) -> int | None:
