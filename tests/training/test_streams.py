@@ -17,7 +17,7 @@ from safetensors.torch import load_file
 from tiny import tiny_stage
 
 from open_musiclm import MusicLMPipeline, TokenStream
-from open_musiclm.cli import main
+from open_musiclm.cli import build_parser, main
 from open_musiclm.data import TokenDataset
 from open_musiclm.models.stages import MusicLMCoarseModel
 from open_musiclm.training import CropCollator
@@ -227,6 +227,16 @@ def test_a_fresh_stage_in_any_pattern(tokens, tmp_path, pattern):
     assert config["streams"][-1]["pattern"] == pattern
     assert config["streams"][-1]["num_codebooks"] == 5
     assert config["condition_dropout"] == 0.2
+
+
+def test_readmes_commands_for_training_are_commands():
+    readme = (DOCS.parents[1] / "README.md").read_text(encoding="utf-8")
+    table = readme.split("| | command, on your own music |")[1].split("\n\n")[0]
+    commands = re.findall(r"`open-musiclm ([^`]+)`", table)
+    assert len(commands) == 6
+    for command in commands:
+        args = build_parser().parse_args(shlex.split(command))  # exits for a command that is none
+        assert args.command in ("tokenize", "train")
 
 
 @pytest.mark.slow
