@@ -156,15 +156,23 @@ class MusicTokenizer:
         rates = tuple(source.sampling_rate for source in self.sources.values())
         return (*rates, ATTRIBUTE_RATE) if self.attributes else rates
 
+    @property
+    def several_channels(self) -> tuple[tuple[int, int], ...]:
+        """Rates and numbers of channels at which audio is needed besides."""
+        sources = self.sources.values()
+        return tuple((source.sampling_rate, source.channels) for source in sources if source.channels > 1)
+
     def describe(self) -> dict[str, Any]:
         """The exact settings, and a fingerprint of each network, for a dataset's record."""
         networks = [name for source in self.sources.values() for name in source.networks]
         own = {key: value for source in self.sources.values() for key, value in source.describe().items()}
+        several = {name: source.channels for name, source in self.sources.items() if source.channels > 1}
         heard = {"sampling_rate": ATTRIBUTE_RATE, "every_in_s": HEARD_EVERY_IN_S, "confidences": self.confidences}
         return {
             **asdict(self.settings),
             **({"attributes": heard} if self.attributes else {}),
             "sampling_rates": {name: source.sampling_rate for name, source in self.sources.items()},
+            **({"channels": several} if several else {}),
             "networks": {name: network_fingerprint(self.networks[name]) for name in networks},
             **json.loads(json.dumps(own, default=str, sort_keys=True)),
         }
@@ -215,7 +223,7 @@ class MusicTokenizer:
         """Queue every crop of one file."""
         tokens = _FileTokens()
         for name, source in self.sources.items():
-            stream, waveform = self._streams_from(name)[0], audio.waveforms[source.sampling_rate]
+            stream, waveform = self._streams_from(name)[0], audio.at(source.sampling_rate, source.channels)
             if stream.frame_rate is None:
                 self._plan_windows(name, source, waveform, tokens, batchers[name])
             else:
@@ -232,10 +240,10 @@ class MusicTokenizer:
         """A window every second, each of which has one frame."""
         window = round(self.settings.clap_window_in_s * source.sampling_rate)
         stride = round(self.settings.clap_stride_in_s * source.sampling_rate)
-        num_windows = max((len(waveform) - window) // stride, 0) + 1
+        num_windows = max((waveform.shape[-1] - window) // stride, 0) + 1
         codes = tokens.add(name, num_windows, self._num_codebooks(name))
         for index in range(num_windows):
-            samples = waveform[index * stride : index * stride + window]
+            samples = waveform[..., index * stride : index * stride + window]
             batcher.add(samples, tokens.fill(codes, slice(index, index + 1), slice(0, 1)))
 
     def _plan_crops(
@@ -250,14 +258,14 @@ class MusicTokenizer:
         """Crops that overlap, of whose frames the middle ones are kept."""
         frame_rate = to_fraction(stream.frame_rate or 0)
         hop = round(source.sampling_rate / frame_rate)
-        num_frames, edge = len(waveform) // hop, stream.num_edge_frames
+        num_frames, edge = waveform.shape[-1] // hop, stream.num_edge_frames
         codes = tokens.add(name, num_frames - edge, self._num_codebooks(name))
         crop_frames, overlap = (
             int(round_down(length, 1 / frame_rate) * frame_rate)
             for length in (self.settings.crop_in_s, self.settings.overlap_in_s)
         )
         for crop in overlapping_crops(num_frames, crop_frames, max(overlap, edge), edge):
-            samples = waveform[crop.start * hop : crop.stop * hop]
+            samples = waveform[..., crop.start * hop : crop.stop * hop]
             batcher.add(samples, tokens.fill(codes, slice(crop.first, crop.last), crop.kept))
 
 

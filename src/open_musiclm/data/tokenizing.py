@@ -76,7 +76,12 @@ def make_rows(
     def usable() -> Iterator[tuple[tuple[int, float], DecodedAudio]]:
         settings = tokenizer.settings
         decoded = decode_ahead(
-            files, tokenizer.sampling_rates, settings.min_length_in_s, decode_threads, settings.silence_in_db
+            files,
+            tokenizer.sampling_rates,
+            settings.min_length_in_s,
+            decode_threads,
+            settings.silence_in_db,
+            several_channels=tokenizer.several_channels,
         )
         for index, (file, audio) in zip(indices, decoded, strict=True):
             if isinstance(audio, SkippedFile):

@@ -7,6 +7,8 @@
         mimi      codec_mimi.py      Mimi
         open_musiclm_spectral_codec  codec_spectral.py  this package's own, of spectra
 
+A mono codec becomes one of two channels by the setting `stereo="interleaved"` of its config (codec_stereo.py).
+
 Another codec is a subclass of [`Codec`] and a line of `ADAPTERS`, or a call of [`register_codec`].
 """
 
@@ -214,7 +216,14 @@ def as_codec(model: Any) -> Codec:
     if isinstance(adapter, tuple):
         module, name = adapter
         adapter = getattr(importlib.import_module(module, __package__), name)
-    return adapter(model)
+    layout = getattr(model.config, "stereo", None)
+    if layout is None:
+        return adapter(model)
+    if layout != "interleaved":
+        raise ValueError(f'A codec\'s config may say `stereo` "interleaved" or nothing, got {layout!r}.')
+    from .codec_stereo import InterleavedStereo
+
+    return InterleavedStereo(adapter(model))
 
 
 def codec_fingerprint(codec: Any, first: int = 0, last: int | None = None) -> str | None:

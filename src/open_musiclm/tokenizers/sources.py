@@ -32,7 +32,8 @@ class Source(ABC):
         parts: components of a pipeline that it is made of, all of which have to be there.
         codebook_parts: those that describe its streams; enough for [`stream`].
         networks: those whose weights the tokens depend on beside the codebooks.
-        sampling_rate: of the mono audio that it reads, in Hz.
+        sampling_rate: of the audio that it reads, in Hz.
+        channels: of that audio; a file of others is averaged for one, and dealt out for several.
         window_in_s: for streams of one frame: length of the audio that a frame describes, else `None`.
     """
 
@@ -40,6 +41,7 @@ class Source(ABC):
     codebook_parts: ClassVar[tuple[str, ...]] = ()
     networks: ClassVar[tuple[str, ...]] = ()
     window_in_s: float | None = None
+    channels: int = 1
 
     def __init__(self, components: Mapping[str, Any]):
         self.components = components
@@ -58,7 +60,8 @@ class Source(ABC):
 
     @abstractmethod
     def encode(self, crops: np.ndarray, num_codebooks: int) -> np.ndarray:
-        """Crops of mono audio (batch, samples) → tokens (batch, frames, num_codebooks)."""
+        """Crops of audio (batch, samples), of several channels (batch, channels, samples) → tokens (batch, frames,
+        num_codebooks)."""
 
     def describe(self) -> dict[str, Any]:
         """What else the tokens depend on, for a dataset's record."""
@@ -145,6 +148,10 @@ class CodecSource(Source):
     def sampling_rate(self) -> int:
         return as_codec(self.components["codec"]).sampling_rate
 
+    @property
+    def channels(self) -> int:  # type: ignore[override]
+        return as_codec(self.components["codec"]).channels
+
     def stream(self, name: str, first_codebook: int = 0, num_codebooks: int | None = None) -> TokenStream:
         codec = as_codec(self.components["codec"])
         number = codec.num_codebooks - first_codebook if num_codebooks is None else num_codebooks
@@ -160,7 +167,7 @@ class CodecSource(Source):
 
     def encode(self, crops: np.ndarray, num_codebooks: int) -> np.ndarray:
         codec = as_codec(self.components["codec"])
-        audio = torch.from_numpy(crops).unsqueeze(1)
+        audio = torch.from_numpy(crops if crops.ndim == 3 else crops[:, None])
         parts = audio.split(CODEC_CROPS_ON_CPU if codec.device.type == "cpu" else len(audio))
         return torch.cat([codec.encode(part, num_codebooks) for part in parts]).cpu().numpy()
 
