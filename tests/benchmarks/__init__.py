@@ -6,6 +6,9 @@
     python -m tests.benchmarks.tokenizing --original path/to/open-musiclm
     python -m tests.benchmarks.whole_command --duration 10
     python -m tests.benchmarks.memory
+    python -m tests.benchmarks.patterns --folder work/
+    python -m tests.benchmarks.guidance --folder work/
 
-Run from the root of the repository. Weights are random: the cost of a step does not depend on them.
+Run from the root of the repository. Weights are random, as the cost of a step does not depend on them, but in the
+last two: they train small stages on a small corpus, and print how good they are too.
 """

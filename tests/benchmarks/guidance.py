@@ -31,6 +31,7 @@ def main() -> None:
     )
     parser.add_argument("--clips", type=int, nargs=2, default=[200, 32], metavar=("TRAIN", "HELDOUT"))
     parser.add_argument("--steps", type=int, default=200)
+    parser.add_argument("--batch-size", type=int, default=8)
     parser.add_argument("--learning-rate", type=float, default=2e-4)
     parser.add_argument("--largest", type=float, default=5.0)
     parser.add_argument("--scales", type=float, nargs="+", default=[1.5, 2.5, 3.0, 4.0])
@@ -40,7 +41,7 @@ def main() -> None:
     output = args.folder / f"distilled-{args.steps}"
     trained = command(
         ["train", "--stage", "semantic", "--from", str(mini_checkpoint()), "--tokens", str(tokens), "--output", str(output)]
-        + ["--distil-guidance", str(args.largest), "--steps", str(args.steps), "--batch-size", "8", "--accumulate", "1"]
+        + ["--distil-guidance", str(args.largest), "--steps", str(args.steps), "--batch-size", str(args.batch_size), "--accumulate", "1"]
         + ["--learning-rate", str(args.learning_rate), "--hold-out", "0", "--set", "lr_scheduler_type=linear"]
     )  # fmt: skip
     if trained:
