@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import argparse
 import json
-import time
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -19,13 +19,15 @@ from transformers import AutoModel
 
 from open_musiclm import MusicLMPipeline, mini_checkpoint
 from open_musiclm.audio import read_audio
+from open_musiclm.data import TokenDataset
 from open_musiclm.evaluation.metrics.frechet import frechet_distance
 from open_musiclm.models.patterns import num_steps
 from open_musiclm.tokenizers.clap import clap_audio_embeddings, clap_text_embeddings
-from open_musiclm.training import TrainingPlan, train_stage
+from open_musiclm.training import CropCollator, TrainingPlan, train_stage
 
 from .machine import describe, table, times
 from .small_corpus import RATE, make_tokens
+from .training import step_seconds
 
 #: smaller than the box's stages, so that four of them are trained in minutes
 SIZE = {
@@ -76,6 +78,7 @@ def trained_stage(name: str, folder: Path, tokens: Path, held_out: Path, steps: 
 
 def make_pipeline(name: str, stage) -> MusicLMPipeline:
     """The box with this stage in its coarse one's place, or alone."""
+    stage.config.window_stride_in_s = stage.config.window_in_s  # the frames of all the box's streams meet every 2 s
     box = MusicLMPipeline.from_pretrained(mini_checkpoint())
     parts = {part: component for part, component in box.components.items() if component is not None}
     if VARIANTS[name][0] == "coarse":
@@ -112,6 +115,14 @@ def embed(pipe: MusicLMPipeline, audio: np.ndarray) -> np.ndarray:
     return torch.nn.functional.normalize(clap_audio_embeddings(pipe.clap, pipe.clap_processor, clips), dim=-1).numpy()
 
 
+def a_batch(stage, tokens: Path) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
+    """What one step reads, and its labels."""
+    dataset = TokenDataset.load(tokens, crops_per_file=1)
+    batch = CropCollator(stage, record=dataset.record)([dataset[index] for index in range(BATCH)])
+    predicted = batch[stage.predicted_stream.argument]
+    return {name: ids for name, ids in batch.items() if name != "labels"}, predicted.flatten(1)
+
+
 def loss_of(evaluation: dict, num_codebooks: int) -> float:
     """Mean loss of the first codebooks, EOS not counted."""
     return float(np.mean([evaluation[f"eval_loss_codebook_{codebook}"] for codebook in range(num_codebooks)]))
@@ -141,20 +152,19 @@ def main() -> None:
 
     rows = []
     for name, (kind, _) in VARIANTS.items():
-        started = time.perf_counter()
         summary = trained_stage(name, args.folder, tokens, held_out, args.steps, args.learning_rate)
-        training = time.perf_counter() - started
         stage = AutoModel.from_pretrained(summary["folder"])
         pipe = make_pipeline(name, stage)
         score, distance = judged(hear(pipe, kind, tokens_of_captions))
         stream = stage.predicted_stream
         frames = round(stage.config.window_in_s * stream.frame_rate)
-        window = times(lambda s=stage, f=frames: s.generate(f, clap_token_ids=torch.zeros(1, 8, dtype=int), **SAMPLING),
-                       torch.device("cpu"), 3, 1)[0]  # fmt: skip
+        generate = partial(stage.generate, frames, clap_token_ids=tokens_of_captions["clap"][:1], **SAMPLING)
+        window = times(generate, torch.device("cpu"), 3, 1)[0]
+        step = step_seconds(stage.train(), *a_batch(stage, held_out), repeats=3, autocast=False)[0]
         losses = summary["evaluation"]
         rows.append([
             name, str(num_steps(stream, frames)), f"{loss_of(losses, 3):.3f}", f"{score:.3f}", f"{distance:.3f}",
-            f"{window / stage.config.window_in_s:.3f}", f"{training / args.steps:.2f}",
+            f"{window / stage.config.window_in_s:.3f}", f"{step:.2f}",
         ])  # fmt: skip
         print(json.dumps(dict(zip(HEADER, rows[-1], strict=True))), flush=True)
     score, distance = judged(hear(box, "coarse", tokens_of_captions))
