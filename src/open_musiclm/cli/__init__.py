@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from ..extras import missing_extra
 from ..version import __version__
 
-COMMANDS = ("generate", "edit", "tokenize", "fit-codebooks", "train", "evaluate", "convert", "serve")
+COMMANDS = ("generate", "edit", "tokenize", "fit-codebooks", "train", "evaluate", "convert", "app", "serve")
 
 
 def build_parser() -> argparse.ArgumentParser:

@@ -24,7 +24,7 @@ from .jobs import Job, Progress
 from .limits import Limits, Refusal
 from .metrics import Metrics
 from .requests import MusicRequest
-from .work import make_alone, make_together, open_stream, prepare
+from .work import chosen, make_alone, make_together, open_stream, prepare
 
 LOG = logging.getLogger("open_musiclm.serving")
 #: sound that a stream is ahead of what its listener took, at most
@@ -333,9 +333,11 @@ class Engine:
             self._fail(job, error)
             return False
         if piece is None:
-            job.finish([])
+            self._finish_stream(job)
             return False
         piece = piece[: job.request.num_variants]
+        if job.measured:
+            job.sound.append(piece)
         seconds = piece.shape[-1] / self.pipe.sampling_rate
         job.made_in_s += seconds
         self._sounded(seconds * len(piece), time.perf_counter() - started)
@@ -344,3 +346,12 @@ class Engine:
         assert job.on_piece is not None
         job.on_piece(piece)
         return True
+
+    def _finish_stream(self, job: Job) -> None:
+        """What was sent is the result too, where it is measured."""
+        try:
+            whole = [np.concatenate(job.sound, axis=-1)] if job.sound else []
+            job.sound.clear()
+            job.finish([made for audios in whole for made in chosen(self.pipe, job, audios, self.pipe.sampling_rate)])
+        except Exception as error:
+            self._fail(job, error)

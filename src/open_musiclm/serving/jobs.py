@@ -88,6 +88,7 @@ class Job:
         self.progress = Progress()
         self.prepared: Any = None
         self.made_in_s = self.taken_in_s = 0.0  # of a stream: sound there is, and that its asker took
+        self.sound: list[np.ndarray] = []  # of a stream that is measured at its end
         self._cancelled = threading.Event()
         self._begun: tuple[float, int] | None = None
 
