@@ -348,3 +348,14 @@ def test_what_no_stage_has_is_refused_by_name(pipe, guided_pipe):
         guided_pipe.stream("calm", audio_length_in_s=None, melody=[(0, 1, 60)])
     with pytest.raises(ValueError, match="no beginning"):
         pipe("calm", beginnings={"clap": torch.zeros(1, 3, dtype=torch.long)})
+
+
+def test_generators_of_candidates_that_nothing_follows(pipe):
+    """One a candidate is given where there is nothing to choose by: each variant's first draws."""
+    recording = tune(2.0)
+
+    def edited(number: int) -> np.ndarray:
+        own = [torch.Generator().manual_seed(seed) for seed in (7, 1, 2, 3)[:number]]
+        return pipe.edit_audio(recording, 1.0, 2.0, "vary", generator=own, num_candidates=number).audios
+
+    assert np.array_equal(edited(4), edited(1))

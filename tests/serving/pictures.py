@@ -18,7 +18,7 @@ import soundfile
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 FLAGS = ["--no-sandbox", "--autoplay-policy=no-user-gesture-required"]
 DESKTOP, PHONE = (1280, 900), (390, 844)
-LONGEST_MS = 120_000
+LONGEST_MS = 40_000
 
 
 class Browser:
@@ -61,7 +61,7 @@ class Browser:
         self.page.wait_for_selector(f"#{where} music-card[state={state}]")
         card = self.page.locator(f"#{where} music-card").first
         if state == "done":
-            card.locator("canvas.wave").wait_for()
+            card.locator("canvas.wave").first.wait_for()
             self.page.wait_for_selector(f"#{where} music-card[drawn]")
         return card
 

@@ -195,7 +195,7 @@ def test_a_comparison_is_read_by_evaluate(seen, tmp_path):
     seen.page.locator("#rating").get_by_text("B clearly").click()
     seen.page.wait_for_function("document.querySelector('#rated').innerText.includes('1 of 1')")
     downloads = []
-    seen.page.on("download", downloads.append)
+    seen.page.on("download", lambda download: downloads.append(download))
     seen.page.click("#save-answers")
     deadline = time.monotonic() + 20
     while len(downloads) < 2 and time.monotonic() < deadline:

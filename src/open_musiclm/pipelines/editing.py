@@ -136,6 +136,8 @@ def edit_recording(
     if way == "extend":
         start = stop
     followed = audio.shape[1] > stop
+    if not followed and isinstance(generator, Sequence) and len(generator) == num_variants * num_candidates:
+        generator = generator[::num_candidates]  # there is nothing to choose candidates by
     return _joined(
         audio,
         rate,

@@ -75,7 +75,7 @@ def create_app(
 
     app = FastAPI(title="Open MusicLM", version=__version__, lifespan=lifespan, docs_url=None, redoc_url=None)
     app.add_middleware(Guard, metrics=metrics, api_key=api_key, body_bytes=limits.body_bytes, guarded=guarded)
-    _add_handlers(app)
+    add_handlers(app)
 
     def find(name: str | None) -> Engine:
         if name is None:
@@ -228,7 +228,7 @@ def _event(told: dict[str, Any]) -> bytes:
     return f"data: {json.dumps(told)}\n\n".encode()
 
 
-def _add_handlers(app: FastAPI) -> None:
+def add_handlers(app: FastAPI) -> None:
     """Every refusal in one form, without what was sent in it."""
 
     def refusal(status: int, message: str, param: str | None = None, **headers: str) -> JSONResponse:

@@ -28,8 +28,8 @@ FIELDS = {
     "temperature": "temperature", "top_k": "top_k", "reference_weight": "reference_weight", "loop": "loop",
     "transition": "transition_in_s",
 }  # fmt: skip
-#: fields whose 0 stands for nothing
-NUMBERS = ("guidance", "temperature", "top_k", "candidates")
+#: what fields hold that are never empty, where nothing is asked for
+NUMBERS = {"guidance": 0, "temperature": 0, "top_k": 0, "candidates": 1}
 
 
 def sound(label: str, name: str) -> gr.Audio:
@@ -108,7 +108,7 @@ def values_of(told: Mapping[str, Any], names: Sequence[str], capabilities: Capab
     for name in names:
         if name in FIELDS:
             value = getattr(request, FIELDS[name])
-            values.append(0 if name in NUMBERS and value is None else value)
+            values.append(NUMBERS.get(name) if value is None else value)
             continue
         control = kinds.get(name.removeprefix("attribute-"))
         value = None if control is None else request.attributes.get(control.name)

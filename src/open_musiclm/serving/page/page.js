@@ -20,6 +20,9 @@
     Object.getOwnPropertyDescriptor(kind.prototype, "value").set.call(element, value);
     for (const name of ["input", "change", "blur"]) element.dispatchEvent(new Event(name, { bubbles: true }));
   };
+  const there = async (selector) => {
+    while (!document.querySelector(selector)) await new Promise((done) => setTimeout(done, 30));
+  };
   const root = () => document.baseURI.split(/[?#]/)[0].replace(/[^/]*$/, "");
   const ask = async (path, body) => {
     const answer = await fetch(root() + path, {
@@ -309,9 +312,11 @@
     show: (where, token) => {
       if (token) add(document.querySelector(`#${where} .music-cards`), token.split(" ")[0]);
     },
-    edit: (token, place) => {
-      set("edit-source", `${token} ${place}`);
+    edit: async (token, place) => {
       [...document.querySelectorAll("button[role=tab]")].find((tab) => tab.textContent.includes("edit"))?.click();
+      await there("#edit-source textarea, #edit-source input"); // a tab is made when it is first shown
+      await there("#edit-chosen .music-cards");
+      set("edit-source", `${token} ${place}`);
       window.openMusicLM.chosen(`${token} ${place}`);
     },
     chosen: (source) => {

@@ -72,7 +72,7 @@ class Page(Tabs):
         parts = gr.Dataframe(
             headers=["from second", "what it sounds like"],
             value=[[0, "a calm piano melody"], [8, "strings in a major key"], [None, ""], [None, ""]],
-            datatype=["number", "str"], type="array", row_count=4, column_count=2, column_limits=(2, 2), label="Timeline",
+            datatype=["number", "str"], type="array", row_count=4, column_count=2, label="Timeline",
             elem_id="timeline",
         )  # fmt: skip
         with gr.Row():
