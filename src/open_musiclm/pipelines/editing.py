@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from fractions import Fraction
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +23,7 @@ from ..given import as_count, as_number, shown
 from ..models.streams import PADDING_ID
 from .arguments import check_length
 from .mixtures import Recording
+from .output import EditedAudio
 from .recordings import encode_recording, tokens_of_stream
 from .seams import even_level, join_after, join_before, match_level
 from .windows import Window, round_down, round_up, to_fraction
@@ -40,26 +40,6 @@ DEFAULT_CANDIDATES = 4
 #: arguments of the pipeline's call that an edit decides by itself
 DECIDED = ("prompt", "audio_length_in_s", "num_waveforms_per_prompt", "generator", "beginnings", "output_type",
            "return_tokens", "return_dict", "loop")  # fmt: skip
-
-
-@dataclass
-class EditedAudio:
-    """
-    A recording with something new in it.
-
-    Args:
-        audios (variants, channels, samples): float32.
-        sampling_rate: in Hz, the recording's own.
-        start, stop: the new region's first sample and the first one behind it.
-        log_likelihoods (variants,): mean log-probability a token of what follows, of the candidate that was kept; `None`
-            where nothing was judged.
-    """
-
-    audios: np.ndarray
-    sampling_rate: int
-    start: int
-    stop: int
-    log_likelihoods: np.ndarray | None = None
 
 
 def continue_recording(

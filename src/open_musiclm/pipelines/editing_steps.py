@@ -11,13 +11,13 @@ import torch
 from .asked import as_recording
 from .editing import (
     DEFAULT_CANDIDATES,
-    EditedAudio,
     continue_recording,
     edit_recording,
     loop_recording,
     refuse_decided,
 )
 from .mixtures import Recording
+from .output import EditedAudio
 from .recordings import encode_recording, kept_streams
 
 Generators = torch.Generator | Sequence[torch.Generator] | None

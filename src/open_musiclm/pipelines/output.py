@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from diffusers import AudioPipelineOutput
 
@@ -32,3 +33,23 @@ class MusicLMPipelineOutput(AudioPipelineOutput):
         if self.tokens is None:
             raise ValueError("This output has no tokens; call the pipeline with `return_tokens=True`.")
         return {name: self.tokens[name] for name in pipe.chain.makers if name in self.tokens}
+
+
+@dataclass
+class EditedAudio:
+    """
+    A recording with something new in it.
+
+    Args:
+        audios (variants, channels, samples): float32.
+        sampling_rate: in Hz, the recording's own.
+        start, stop: the new region's first sample and the first one behind it.
+        log_likelihoods (variants,): mean log-probability a token of what follows, of the candidate that was kept; `None`
+            where nothing was judged.
+    """
+
+    audios: np.ndarray
+    sampling_rate: int
+    start: int
+    stop: int
+    log_likelihoods: np.ndarray | None = None
