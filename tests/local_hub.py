@@ -1,6 +1,6 @@
 """A small Hugging Face Hub on this machine: enough of its HTTP for the real client to create, upload and download.
 
-It keeps everything in memory: content-addressed blobs, commits, branches; models and datasets have one space of names. Tokens are names: any non-empty token may
+It keeps everything in memory: content-addressed blobs, commits, branches; models, datasets and Spaces have one space of names. Tokens are names: any non-empty token may
 write. `LocalHub.drop_uploads` makes the next uploads of large files break off half-way.
 """
 
@@ -98,7 +98,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def dispatch(self) -> None:
         path = urlsplit(self.path).path
-        path = re.sub(r"^(/api)?/(datasets|models)/", lambda found: "/api/models/" if found[1] else "/", path)
+        path = re.sub(r"^(/api)?/(datasets|models|spaces)/", lambda found: "/api/models/" if found[1] else "/", path)
         self.state.requests.append(f"{self.command} {path}")
         method = "GET" if self.command == "HEAD" else self.command
         for verb, pattern, name in self.routes:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from .serve import add_server_arguments, api_key, listen, start_engines
+from .serve import add_server_arguments, address_of, api_key, listen, listening_socket, start_engines
 
 EPILOG = """examples:
   open-musiclm app                                     (the model in the box at http://127.0.0.1:7860)
@@ -38,12 +38,13 @@ def run(args: argparse.Namespace) -> int:
     from ..extras import require
 
     require("gradio")
+    place = listening_socket(args)
     engines, key = start_engines(args), api_key(args)
 
     from ..serving.app import create_page_app
 
     app = create_page_app(engines, key)
-    address = f"http://{args.host}:{args.port}"
+    address = address_of(place)
     print(f"{address}  ({', '.join(engines)}; Ctrl-C stops it)", flush=True)
     if args.share:
         import secrets
@@ -51,11 +52,12 @@ def run(args: argparse.Namespace) -> int:
         from gradio.networking import setup_tunnel
 
         print(
-            f"{setup_tunnel(args.host, args.port, secrets.token_urlsafe(32), None, None)}  (for everybody)", flush=True
+            f"{setup_tunnel(args.host, place.getsockname()[1], secrets.token_urlsafe(32), None, None)}  (for everybody)",
+            flush=True,
         )
     if args.open:
         import threading
         import webbrowser
 
         threading.Timer(1.0, webbrowser.open, [address]).start()
-    return listen(app, args)
+    return listen(app, place)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import socket
 
 from .loading import add_models_arguments
 
@@ -53,12 +54,13 @@ def add_server_arguments(parser: argparse.ArgumentParser, port: int) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
+    place = listening_socket(args)
     engines, key = start_engines(args), api_key(args)
 
     from ..serving.http import create_app
 
-    print(f"http://{args.host}:{args.port}/docs  ({', '.join(engines)}; Ctrl-C stops it)", flush=True)
-    return listen(create_app(engines, key), args)
+    print(f"{address_of(place)}/docs  ({', '.join(engines)}; Ctrl-C stops it)", flush=True)
+    return listen(create_app(engines, key), place)
 
 
 def api_key(args: argparse.Namespace) -> str | None:
@@ -70,8 +72,6 @@ def start_engines(args: argparse.Namespace) -> dict:
     from ..extras import require
 
     require("fastapi", "uvicorn", "prometheus_client")
-    if not 0 <= args.port <= 65535:
-        raise ValueError(f"--port must lie in [0, 65535], got {args.port}.")
     from ..decoding.threads import set_num_threads
     from ..serving.engine import Engine
     from ..serving.limits import Limits
@@ -100,10 +100,35 @@ def start_engines(args: argparse.Namespace) -> dict:
     return engines
 
 
-def listen(app, args: argparse.Namespace) -> int:
+def listening_socket(args: argparse.Namespace) -> socket.socket:
+    """A socket at the address that was asked for; port 0 takes a free one.
+
+    Raises:
+        OSError: it is taken, or not this machine's.
+    """
+    if not 0 <= args.port <= 65535:
+        raise ValueError(f"--port must lie in [0, 65535], got {args.port}.")
+    place = socket.socket(socket.AF_INET6 if ":" in args.host else socket.AF_INET)
+    place.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        place.bind((args.host, args.port))
+    except OSError as error:
+        place.close()
+        raise OSError(
+            f"Cannot listen at {args.host}, port {args.port}: {error.strerror or error}. Give another --port or --host."
+        ) from error
+    return place
+
+
+def address_of(place: socket.socket) -> str:
+    host, port = place.getsockname()[:2]
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+def listen(app, place: socket.socket) -> int:
     """Answer until the process is asked to stop; what runs is finished then."""
     import uvicorn
 
-    server = uvicorn.Server(uvicorn.Config(app, host=args.host, port=args.port, log_level="warning", access_log=False))
-    server.run()
+    server = uvicorn.Server(uvicorn.Config(app, log_level="warning", access_log=False))
+    server.run(sockets=[place])
     return 0 if server.started else 1

@@ -29,6 +29,7 @@ from . import components, doors
 from .files import read_json_table
 from .model_card import card_of_components
 from .publishing import CARD_FILE, upload
+from .space import handler_files, push_space, write_files
 
 LIBRARY = components.LIBRARY
 PIPELINE_FILE = "pipeline.py"
@@ -152,11 +153,24 @@ class PublishedPipeline(DiffusionPipeline):
         max_shard_size: int | str | None = None,
         **upload_kwargs: Any,
     ) -> CommitInfo:
-        """Uploads the whole pipeline to the Hub; see [`upload`] for the other arguments (`license`, …)."""
+        """Uploads the whole pipeline to the Hub; see [`upload`] for the other arguments (`license`, …).
+
+        Args:
+            upload_kwargs: also `endpoint=True`, which writes a `handler.py` for Inference Endpoints beside it, `space=True` or
+                the Hub id of a Space, which is made of it (space.py), and `package`, what both install in place of this
+                version.
+        """
+        space, package = upload_kwargs.pop("space", None), upload_kwargs.pop("package", None)
+        extra_files = handler_files(package) if upload_kwargs.pop("endpoint", False) else {}
         upload_kwargs |= {"commit_message": commit_message, "private": private, "token": token, "create_pr": create_pr}
         with tempfile.TemporaryDirectory() as scratch:
             self.save_pretrained(scratch, safe_serialization, variant, max_shard_size)
-            return upload(Path(scratch), repo_id, partial(card_of_components, self.components), **upload_kwargs)
+            write_files(scratch, extra_files)
+            done = upload(Path(scratch), repo_id, partial(card_of_components, self.components), **upload_kwargs)
+        if space:
+            name = space if isinstance(space, str) else None
+            push_space(done.repo_url.repo_id, name, package=package, private=private, token=token)
+        return done
 
     def __reduce__(self):
         return _unpickled, (type(self), {name: _Packed.of(part) for name, part in self.components.items()})

@@ -53,13 +53,15 @@ class Guard:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-            await send(message)
+            if not has_left:  # there is nobody to send it to
+                await send(message)
 
-        taken = 0
+        taken, has_left = 0, False
 
         async def limited() -> dict[str, Any]:
-            nonlocal taken
+            nonlocal taken, has_left
             message = await receive()
+            has_left = has_left or message["type"] == "http.disconnect"
             taken += len(message.get("body", b""))
             if taken > self.body_bytes:
                 raise HTTPException(413, self.too_long)  # the app's own handler answers
