@@ -22,7 +22,7 @@ from http.client import HTTPConnection
 
 #: what is asked for: prompts and seeds, of one length
 PROMPTS = ("a calm piano melody", "fast drums", "a bright organ", "strings in a major key")
-NUM_SEEDS = 12
+NUM_SEEDS = 4
 WRONG = (
     b"{",
     b'{"input": ""}',
@@ -177,6 +177,7 @@ def main() -> None:
     import uvicorn
 
     from open_musiclm import MusicLMPipeline, mini_checkpoint
+    from open_musiclm.cli.loading import quiet_libraries
     from open_musiclm.decoding.threads import set_num_threads
     from open_musiclm.serving.engine import Engine
     from open_musiclm.serving.http import create_app
@@ -184,6 +185,7 @@ def main() -> None:
 
     from .machine import describe, table
 
+    quiet_libraries()
     print(describe(torch.device(args.device)))
     pipe = MusicLMPipeline.from_pretrained(mini_checkpoint()).to(args.device)
     if args.device == "cpu":
