@@ -59,8 +59,8 @@ def compare_tab(page: Tabs) -> None:
     def make_pair(so_far: Comparison | None, text: str, length: float, *values: Any) -> tuple[Any, ...]:
         comparison, seed, asked = so_far or Comparison(), new_seed(), {}
         for model_name, scale, heat in (values[:3], values[3:]):
-            own = {"guidance_scale": scale or None, "temperature": heat or None}
-            own = {name: value for name, value in own.items() if value is not None}
+            chosen: dict[str, Any] = {"guidance_scale": scale, "temperature": heat}
+            own = {name: value for name, value in chosen.items() if value}
             system = " ".join([model_name, *(f"{name}={value:g}" for name, value in own.items())])
             asked[system] = (model_name, MusicRequest(text, float(length), seed, **own))
         name = comparison.add(page.shelf, asked)

@@ -182,10 +182,10 @@ class Page(Tabs):
             tempo = gr.Number(
                 120 if tempo_control else None, label="Tempo, beats a minute", visible=tempo_control is not None
             )
-        upload, source = None, gr.State("")
+        source: Any = gr.State("")
         if self.capabilities.hears:
             with gr.Accordion("Or close a recording to a loop", open=False):
-                upload, source = self._source("loop")
+                _, source = self._source("loop")
         seed = self.seed("loop-seed")
         button = self.button("Make a loop", "make-loop")
         token = self.cards("loop")
@@ -201,4 +201,3 @@ class Page(Tabs):
             return self.shelf.ask(None, request)
 
         self.ask(button, make_loop, [prompt, duration, tempo, source, seed], token, "loop")
-        del upload
