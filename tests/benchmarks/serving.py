@@ -2,7 +2,7 @@
 
 python -m tests.benchmarks.serving --clients 64 --minutes 2
 
-A server of this process with the model in the box. First one client asks for one piece after another; then many ask at
+The server is `open-musiclm serve` with the model in the box, a process of its own. First one client asks for one piece after another; then many ask at
 once for the given time, some of them slowly (they read a byte now and then), some of whom leave, some of whom ask for what
 there is not. Each piece is held against the same one made alone. A client that is told to come back does so.
 """
@@ -14,6 +14,8 @@ import hashlib
 import json
 import random
 import socket
+import subprocess
+import sys
 import threading
 import time
 from collections import Counter
@@ -157,9 +159,9 @@ class Clients:
         return int(lines[0].split()[1]), headers, sound
 
 
-def memory() -> float:
+def memory(process: int) -> float:
     """Resident, in MB."""
-    with open("/proc/self/status") as file:
+    with open(f"/proc/{process}/status") as file:
         return int(next(line for line in file if line.startswith("VmRSS")).split()[1]) / 1024
 
 
@@ -174,35 +176,21 @@ def main() -> None:
     args = parser.parse_args()
 
     import torch
-    import uvicorn
-
-    from open_musiclm import MusicLMPipeline, mini_checkpoint
-    from open_musiclm.cli.loading import quiet_libraries
-    from open_musiclm.decoding.threads import set_num_threads
-    from open_musiclm.serving.engine import Engine
-    from open_musiclm.serving.http import create_app
-    from open_musiclm.serving.limits import Limits
 
     from .machine import describe, table
 
-    quiet_libraries()
     print(describe(torch.device(args.device)))
-    pipe = MusicLMPipeline.from_pretrained(mini_checkpoint()).to(args.device)
-    if args.device == "cpu":
-        set_num_threads(tuple(pipe.chain.stages.values()))
-    engine = Engine(pipe, "mini", Limits(rows=args.rows, queue=args.queue))
-    server = uvicorn.Server(uvicorn.Config(create_app({"mini": engine}), port=0, log_level="error"))
-    thread = threading.Thread(target=server.run, daemon=True)
-    thread.start()
-    while not server.started:
-        time.sleep(0.01)
-    port = server.servers[0].sockets[0].getsockname()[1]
+    command = [sys.executable, "-m", "open_musiclm", "serve", "--port", "0", "--device", args.device]
+    command += ["--rows", str(args.rows), "--queue", str(args.queue)]
+    server = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    assert server.stdout is not None
+    port = int(server.stdout.readline().split("/docs")[0].rpartition(":")[2])
 
     clients = Clients(port, args.duration, {})
     keys = [(prompt, seed) for prompt in PROMPTS for seed in range(NUM_SEEDS)]
     clients.alone(keys[:2])  # first calls
     one = clients.alone(keys)
-    before, started = memory(), time.perf_counter()
+    before, started = memory(server.pid), time.perf_counter()
     until = started + 60 * args.minutes
     threads = [threading.Thread(target=clients.client, args=(number, until)) for number in range(args.clients)]
     for each in threads:
@@ -210,7 +198,7 @@ def main() -> None:
     seen = []
     while any(each.is_alive() for each in threads):
         time.sleep(5)
-        seen.append(memory())
+        seen.append(memory(server.pid))
     elapsed = time.perf_counter() - started
     counts = clients.tally.counts
     right = sum(number for kind, number in counts.items() if kind.startswith("right"))
@@ -221,7 +209,7 @@ def main() -> None:
     rows = [["one at a time", f"{one:.1f}", "1.0", ""]]
     wait = f"{waits[len(waits) // 2]:.1f}, {waits[int(0.95 * len(waits))]:.1f}" if waits else ""
     rows.append([f"{args.clients} clients", f"{many:.1f}", f"{many / one:.1f}", wait])
-    print(f"pieces of {args.duration:g} s, batches of {engine.least_rows} to {args.rows} rows, {elapsed:.0f} s")
+    print(f"pieces of {args.duration:g} s, batches of up to {args.rows} rows, {elapsed:.0f} s")
     print("\n".join(table(["", "s of sound a second", "times", "wait: median, 95 % (s)"], rows)))
     print("answers: " + ", ".join(f"{kind} {number}" for kind, number in sorted(counts.items())))
     bad = {kind: number for kind, number in counts.items() if kind.startswith(("WRONG", "LOST"))}
@@ -231,8 +219,8 @@ def main() -> None:
         print(
             f"memory: {before:.0f} MB before, at most {first:.0f} MB in the first half, {second:.0f} MB in the second"
         )
-    server.should_exit = True
-    thread.join()
+    server.terminate()
+    server.wait()
 
 
 if __name__ == "__main__":

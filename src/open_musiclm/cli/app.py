@@ -45,7 +45,6 @@ def run(args: argparse.Namespace) -> int:
 
     app = create_page_app(engines, key)
     address = address_of(place)
-    print(f"{address}  ({', '.join(engines)}; Ctrl-C stops it)", flush=True)
     if args.share:
         import secrets
 
@@ -60,4 +59,4 @@ def run(args: argparse.Namespace) -> int:
         import webbrowser
 
         threading.Timer(1.0, webbrowser.open, [address]).start()
-    return listen(app, place)
+    return listen(app, place, f"{address}  ({', '.join(engines)}; Ctrl-C stops it)")

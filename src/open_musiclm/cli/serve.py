@@ -59,8 +59,8 @@ def run(args: argparse.Namespace) -> int:
 
     from ..serving.http import create_app
 
-    print(f"{address_of(place)}/docs  ({', '.join(engines)}; Ctrl-C stops it)", flush=True)
-    return listen(create_app(engines, key), place)
+    said = f"{address_of(place)}/docs  ({', '.join(engines)}; Ctrl-C stops it)"
+    return listen(create_app(engines, key), place, said)
 
 
 def api_key(args: argparse.Namespace) -> str | None:
@@ -125,9 +125,12 @@ def address_of(place: socket.socket) -> str:
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
-def listen(app, place: socket.socket) -> int:
-    """Answer until the process is asked to stop; what runs is finished then."""
+def listen(app, place: socket.socket, said: str) -> int:
+    """Say where, and answer until the process is asked to stop; what runs is finished then."""
     import uvicorn
+
+    place.listen(1024)  # who asks as soon as it is said is heard
+    print(said, flush=True)
 
     server = uvicorn.Server(uvicorn.Config(app, log_level="warning", access_log=False))
     server.run(sockets=[place])
