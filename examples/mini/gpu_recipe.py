@@ -77,9 +77,10 @@ def gpu_recipe():
         clap=Training(endless, 192, 1e-3),
         semantic=Training(endless, 96, 1.5e-3),
         codec=Training(endless, 64, 1.5e-3),
-        semantic_stage=Training(endless, 64, 1.5e-3),
-        coarse_stage=Training(endless, 64, 1.5e-3),
-        fine_stage=Training(endless, 64, 1.5e-3),
+        num_short_windows=448,
+        semantic_stage=Training(endless, 256, 1.5e-3),
+        coarse_stage=Training(endless, 256, 2e-3),
+        fine_stage=Training(endless, 256, 3e-3),
     )
 
 
@@ -280,6 +281,16 @@ def carried_files() -> list[tuple[Path, str]]:
     return files
 
 
+def environment_with(site: Path, work_dir: Path) -> dict[str, str]:
+    """Variables of a process that finds this repository's source, and the packages in `site` after the machine's own:
+    what is compiled in them was compiled for the Python that packed them."""
+    last = work_dir / "last"
+    last.mkdir(parents=True, exist_ok=True)
+    (last / "sitecustomize.py").write_text(f"import sys\n\nsys.path.append({str(site.absolute())!r})\n")
+    paths = [str(Path(__file__).parents[2] / "src"), str(last.absolute()), os.environ.get("PYTHONPATH", "")]
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in paths if path)}
+
+
 def save_results(work_dir: Path, results: Path) -> None:
     """What the next call needs, or, once there is a pipeline, that and the logs."""
     pipeline = work_dir / "pipeline"
@@ -324,9 +335,7 @@ def main() -> None:
         site = arguments.work_dir / "site"
         if not site.exists():
             read_parts(arguments.carried, "packages", site)
-        source = Path(__file__).parents[2] / "src"
-        paths = [str(source), str(site), os.environ.get("PYTHONPATH", "")]
-        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in paths if path)}
+        environment = environment_with(site, arguments.work_dir)
         environment.setdefault("OMP_NUM_THREADS", "4")  # several trainings stand side by side
         minutes = arguments.minutes - (time.monotonic() - started) / 60
         done = run(arguments.action, arguments.work_dir, minutes, arguments.tiny, environment)

@@ -50,6 +50,7 @@ class Recipe:
     stage_num_layers: tuple[int, int, int] = (5, 4, 2)
     condition_dropout: float = 0.1
     after_in_s: float = 1.0  # how much of what follows the coarse stage may be told
+    num_score_workers: int = 4  # processes that compose for the semantic stage, where there is a GPU
     num_short_windows: int = 14  # a batch of the semantic stage, where they take the place of whole ones
     # how much more the first frame and the first ones weigh in the loss, and how many frames that takes to fade
     early_weights: tuple[tuple[float, float, float], ...] = ((60.0, 6.0, 20.0), (25.0, 4.0, 8.0), (0.0, 0.0, 1.0))
@@ -58,7 +59,7 @@ class Recipe:
     fine_stage: Training = Training(800, 16, 3e-3)
     # what each stage samples with unless told otherwise
     sampling: tuple[dict, dict, dict] = (
-        {"temperature": 0.85, "top_k": 60, "guidance_scale": 2.5},
+        {"temperature": 0.7, "top_k": 60, "guidance_scale": 3.0},
         {"temperature": 0.8, "top_k": 100, "guidance_scale": None},
         {"temperature": 0.5, "top_k": 50, "guidance_scale": None},
     )

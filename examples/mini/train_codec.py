@@ -15,12 +15,15 @@ from recipe import Recipe
 from torch import nn
 from torch.nn import functional as F
 from training_loop import autocast, pick_device, train
+from transformers.audio_utils import mel_filter_bank
 
 from open_musiclm import SpectralCodecConfig, SpectralCodecModel
 from open_musiclm.models.spectral_codec import FLOOR
 
 MOVING_AVERAGE = 0.98
 COMMITMENT = 0.25
+NUM_BANDS = 64
+BAND_SPECTRA = 8  # 0.16 s, over which a band's power is averaged
 RELATIVE_FLOOR = 0.003  # of a crop's root mean square magnitude: what lies below is not heard beside the rest
 
 
@@ -56,6 +59,9 @@ class CodecTrainer(nn.Module):
         bins = torch.arange(config.fft_size // 2 + 1) * config.sampling_rate / config.fft_size
         weights = 1 / (1 + bins / 2000)
         self.register_buffer("weights", (weights / weights.mean())[:, None], persistent=False)
+        bank = mel_filter_bank(len(bins), NUM_BANDS, 0.0, config.sampling_rate / 2, config.sampling_rate, norm=None)
+        bank = torch.tensor(bank / bank.sum(axis=0, keepdims=True).clip(min=1e-6), dtype=torch.float32)
+        self.register_buffer("bank", bank, persistent=False)
 
     @torch.no_grad()
     def _update(self, layer: int, vectors: torch.Tensor, codes: torch.Tensor, generator: torch.Generator) -> None:
@@ -101,8 +107,16 @@ class CodecTrainer(nn.Module):
         log_error = ((torch.log(ours + floor) - torch.log(true + floor)).abs() * self.weights).mean()
         roots = (true + floor).sqrt()
         root_error = (((ours + floor).sqrt() - roots).abs().mean(dim=(1, 2)) / roots.mean(dim=(1, 2))).mean()
-        loss = log_error + 2 * root_error + COMMITMENT * commitment
-        return {"loss": loss, "log_error": log_error, "root_error": root_error, "commitment": commitment}
+        band_error = (self.band_levels(ours, floor) - self.band_levels(true, floor)).abs().mean()
+        loss = log_error + 2 * root_error + band_error + COMMITMENT * commitment
+        errors = {"log_error": log_error, "root_error": root_error, "band_error": band_error}
+        return {"loss": loss, **errors, "commitment": commitment}
+
+    def band_levels(self, magnitudes: torch.Tensor, floor: torch.Tensor) -> torch.Tensor:
+        """Log power of bands over some time. The errors of single bins are least at the median of what noise does, which
+        is softer than noise; power is not."""
+        power = F.avg_pool1d((magnitudes + floor).square(), BAND_SPECTRA)
+        return torch.einsum("cbt,bm->cmt", power, self.bank).log() / 2
 
 
 def draw_crops(corpus: Corpus, num_crops: int, num_frames: int, hop: int, generator: torch.Generator) -> torch.Tensor:

@@ -12,26 +12,17 @@ the first frames more, by their time alone, and every other batch of the semanti
 from __future__ import annotations
 
 import math
-import os
 from pathlib import Path
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from ahead import Ahead, Batches
-from captions import write_captions
-from compose import compose, draw_truth, frame_truth
-from corpus import ATTRIBUTE_VALUES
-from describe import DESCRIPTIONS, describe
-from features import embed_texts
-from fit_codebooks import blur
+from aligning import point_at_condition, spoil_history
+from batches import Batches, FreshScores, PooledScores, ScoreBatches, ScoreMaker, WindowBatches
+from describe import DESCRIPTIONS
 from recipe import Recipe, Training
-from render import SPLITS
-from tokenize_corpus import load_tokens
-from train_clap import load_attribute_table
-from train_semantic_encoder import frame_labels, joint_labels
+from safetensors.torch import load_file
 from training_loop import autocast, pick_device, train
-from transformers import ClapModel, ClapProcessor
 
 from open_musiclm import (
     ClapQuantizer,
@@ -46,129 +37,9 @@ from open_musiclm import (
     SpectralCodecModel,
     TokenStream,
 )
-from open_musiclm.models.streams import PADDING_ID
 from open_musiclm.tokenizers.compatibility import acoustic_stream, clap_stream, semantic_stream
 
-CAPTION_SHARE = 0.6
-SHORT_WINDOW_IN_S = 2.4
-LONG_DESCRIPTIONS = ("lyrics", "melody")
-DESCRIBED_SHARE = 0.55  # of the windows of the semantic stage that are told anything beside CLAP tokens
 STAGES = ("semantic", "coarse", "fine")
-
-
-class ScoreBatches:
-    """Batches of fresh scores for the semantic stage: batch i is the same in every run.
-
-    Args:
-        first_index: clips of the split from this index on are used.
-        described: tell the streams of `DESCRIPTIONS` to some of the samples; otherwise they are left out.
-        mixed: every other batch has `recipe.num_short_windows` short windows instead.
-    """
-
-    def __init__(
-        self,
-        models: Path,
-        recipe: Recipe,
-        batch_size: int,
-        split: str,
-        first_index: int,
-        described: bool = False,
-        mixed: bool = False,
-    ):
-        self.recipe, self.batch_size, self.split, self.first_index = recipe, batch_size, split, first_index
-        self.described, self.mixed = described, mixed
-        self.clap = ClapModel.from_pretrained(models / "clap", dtype=torch.float32).eval()
-        self.processor = ClapProcessor.from_pretrained(models / "clap")
-        self.clap_quantizer = ClapQuantizer.from_pretrained(models / "clap_quantizer")
-        self.table = load_attribute_table(models)
-
-    @torch.no_grad()
-    def __call__(self, number: int) -> dict[str, torch.Tensor]:
-        is_short = self.mixed and number % 2 == 0
-        batch_size = self.recipe.num_short_windows if is_short else self.batch_size
-        first = self.first_index + number * max(self.batch_size, self.recipe.num_short_windows)
-        truths, texts, tokens, said = [], [], [], []
-        for index in range(first, first + batch_size):
-            rng = np.random.default_rng([self.recipe.seed, SPLITS.index(self.split), index])
-            score = compose(draw_truth(rng, self.recipe.clip_length_in_s), rng)
-            frames = frame_truth(score, self.recipe.clip_length_in_s)
-            truths.append(score.truth)
-            texts.append(write_captions(score.truth, rng, 1)[0]["text"])
-            labels = frame_labels({"truth": score.truth.as_dict(), "frames": frames})
-            tokens.append(torch.stack(joint_labels(torch.from_numpy(labels)), dim=-1)[:-1])
-            said.append(describe(score.truth, frames))
-        rng = np.random.default_rng([self.recipe.seed, 7, self.first_index + number])
-        generator = torch.Generator().manual_seed(int(rng.integers(1 << 62)))
-        values = [[v.index(getattr(t, name)) for name, v in ATTRIBUTE_VALUES.items()] for t in truths]
-        points = blur(self.table(torch.tensor(values)), self.recipe.clap_noise, generator)
-        by_text = torch.from_numpy(rng.random(len(texts)) < CAPTION_SHARE)
-        embeddings = torch.where(by_text[:, None], embed_texts(self.clap, self.processor, texts), points)
-        batch = {"clap_token_ids": self.clap_quantizer.encode(embeddings), "semantic_token_ids": torch.stack(tokens)}
-        if self.described:
-            batch |= self._descriptions(said, rng)
-        return self._shorten(batch) if is_short else batch
-
-    def _shorten(self, batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-        rates = {f"{name}_token_ids": fields.get("frame_rate") for name, fields in DESCRIPTIONS.items()}
-        rates["semantic_token_ids"] = self.recipe.frame_rate
-        return {
-            name: ids[:, : math.ceil(SHORT_WINDOW_IN_S * rates[name])] if rates.get(name) else ids
-            for name, ids in batch.items()
-        }
-
-    def _descriptions(self, said: list[dict[str, np.ndarray]], rng: np.random.Generator) -> dict[str, torch.Tensor]:
-        """Each stream told to some samples; the long ones (melody, lyrics) are left out of most batches as a whole."""
-        told, batch = rng.random(len(said)) < DESCRIBED_SHARE, {}
-        for name in DESCRIPTIONS:
-            ids = torch.from_numpy(np.stack([some[name] for some in said]))
-            if name in LONG_DESCRIPTIONS and rng.random() < 0.6:
-                ids = ids[:, :0]
-            else:
-                hidden = ~(told & (rng.random(len(said)) < (0.8 if name == "lyrics" else 0.5)))
-                ids = ids.masked_fill(torch.from_numpy(hidden)[:, None, None], PADDING_ID)
-            batch[f"{name}_token_ids"] = ids
-        return batch
-
-
-class WindowBatches:
-    """Batches of random windows of tokens for an acoustic stage: batch i is the same in every run."""
-
-    def __init__(self, folder: Path, split: str, stage: MusicLMStageModel, recipe: Recipe, batch_size: int):
-        self.tokens, self.recipe, self.batch_size = load_tokens(folder, split), recipe, batch_size
-        self.streams, self.window_in_s = list(stage.streams), stage.config.window_in_s
-
-    def __call__(self, number: int) -> dict[str, torch.Tensor]:
-        rng = np.random.default_rng([self.recipe.seed, 8, number])
-        tokens = self.tokens
-        window = round(self.window_in_s * self.recipe.frame_rate)
-        longest = max(
-            (round(s.context_in_s * self.recipe.frame_rate) for s in self.streams if s.context_in_s), default=0
-        )
-        num_frames = tokens["codec"].shape[1]
-        items = []
-        for clip in rng.integers(len(tokens["codec"]), size=self.batch_size):
-            first = int(rng.integers(num_frames - window - longest + 1))
-            if rng.random() < 0.2:
-                first = 0  # as pieces begin
-            by_text = rng.random() < CAPTION_SHARE
-            caption = int(rng.integers(tokens["clap_text"].shape[1]))
-            heard = "semantic" if rng.random() < 0.5 else "score"  # as it is heard, or as the stage before writes it
-            item = {}
-            for stream in self.streams:
-                if stream.source == "clap":
-                    ids = tokens["clap_text"][clip, caption] if by_text else tokens["clap_audio"][clip]
-                elif stream.source == "semantic":
-                    ids = tokens[heard][clip, first : first + window - stream.num_edge_frames]
-                else:
-                    start = first + (window if stream.context == "after" else 0)
-                    size = round(stream.context_in_s * self.recipe.frame_rate) if stream.context_in_s else window
-                    books = slice(stream.first_codebook, stream.first_codebook + stream.num_codebooks)
-                    ids = tokens["codec"][clip, start : start + size, books]
-                    if stream.context == "after" and rng.random() < 0.7:
-                        ids = torch.full_like(ids, PADDING_ID)
-                item[stream.argument] = ids.long()
-            items.append(item)
-        return {name: torch.stack([item[name] for item in items]) for name in items[0]}
 
 
 def stage_streams(name: str, models: Path, recipe: Recipe) -> list[TokenStream]:
@@ -272,31 +143,44 @@ def early_loss(
     return (losses.view(labels.shape) * weights).sum() / weights.sum() / len(labels)
 
 
-def train_stage(name: str, tokens: Path, work: Path, models: Path, recipe: Recipe) -> None:
+def train_stage(name: str, tokens: Path, work: Path, models: Path, recipe: Recipe, start: Path | None = None) -> None:
+    """Train a stage and save it as `models / NAME_model`; with `start`, a pipeline's folder, on from its weights."""
     output = models / f"{name}_model"
     if (output / "model.safetensors").exists():
         return
     device = pick_device()
-    stage = make_stage(name, models, recipe).to(device)
+    stage = make_stage(name, models, recipe)
+    if start is not None:
+        stage.load_state_dict(load_file(start / f"{name}_model" / "model.safetensors"))
+    stage.to(device)
     training: Training = getattr(recipe, f"{name}_stage")
+    scores: FreshScores | PooledScores | None = None
     if name == "semantic":
-        first = recipe.num_train_clips + recipe.num_token_clips
-        batches: Batches = ScoreBatches(
-            models, recipe, training.batch_size, "train", first, described=True, mixed=True
-        )
-        heldout: Batches = ScoreBatches(models, recipe, 16, "heldout", 1000)
+        first, make = recipe.num_train_clips + recipe.num_token_clips, ScoreMaker(models, recipe, "train")
+        if device.type == "cuda":
+            scores = PooledScores(make, first, recipe.num_score_workers, device)
+        else:
+            scores = FreshScores(make, first)
+        batches: Batches = ScoreBatches(scores, recipe, training.batch_size, described=True, mixed=True)
+        heldout: Batches = ScoreBatches(FreshScores(ScoreMaker(models, recipe, "heldout"), 1000), recipe, 16)
     else:
-        batches = WindowBatches(tokens, "train", stage, recipe, training.batch_size)
-        heldout = WindowBatches(tokens, "heldout", stage, recipe, 16)
-    predicted = stage.predicted_stream.argument
+        batches = WindowBatches(tokens, "train", stage, recipe, training.batch_size, device)
+        heldout = WindowBatches(tokens, "heldout", stage, recipe, 16, device)
     if device.type == "cuda":
-        batches = Ahead(batches, max((os.cpu_count() or 1) // 2, 1))
+        stage.set_attn_implementation("sdpa")
+    predicted = stage.predicted_stream.argument
+    checkpoint = work / f"{name}-stage.pt"
+    if name == "coarse":
+        if start is None and not checkpoint.exists():
+            point_at_condition(stage, "semantic", head=stage.config.num_attention_heads - 1)
+        stage.decoder.position_bias.requires_grad_(False)  # steep units would not stand still
 
     def compute_loss(step: int, generator: torch.Generator) -> dict[str, torch.Tensor]:
         batch = {key: ids.to(device) for key, ids in batches(step).items()}
         with torch.random.fork_rng(), autocast(device):
             torch.manual_seed(int(torch.randint(1 << 62, (), generator=generator)))
-            logits = stage(**batch).logits
+            read = batch | {predicted: spoil_history(batch[predicted], generator)} if name == "coarse" else batch
+            logits = stage(**read).logits
         return {"loss": early_loss(logits.float(), batch[predicted], *recipe.early_weights[STAGES.index(name)])}
 
     train(
@@ -306,12 +190,13 @@ def train_stage(name: str, tokens: Path, work: Path, models: Path, recipe: Recip
         last_step=training.num_steps,
         num_schedule_steps=training.num_steps,
         learning_rate=training.learning_rate,
-        checkpoint_path=work / f"{name}-stage.pt",
+        checkpoint_path=checkpoint,
         seed=recipe.seed + 10 + STAGES.index(name),
         betas=(0.9, 0.98),
     )
-    if isinstance(batches, Ahead):
-        batches.close()
+    if isinstance(scores, PooledScores):
+        print(f"{name} stage: {scores.size} scores were composed")
+        scores.close()
     report_conditions(name, stage, heldout)
     stage.set_attn_implementation("sdpa")
     part = output.with_name(output.name + ".part")

@@ -359,7 +359,7 @@ def start_parts(name: str, args: argparse.Namespace, folder: str) -> list[tuple[
 
 
 def measure(args: argparse.Namespace) -> dict:
-    """All parts, one after another, within the time."""
+    """All parts, one after another, within the time; what there is, is printed and written after each."""
     ends = time.monotonic() + args.minutes * 60
     results = {}
     with tempfile.TemporaryDirectory() as folder:
@@ -386,7 +386,18 @@ def measure(args: argparse.Namespace) -> dict:
                 "rows": rows,
             }
             print(f"{name}: {len(rows)} rows in {results[name]['seconds']:.0f} s", flush=True)
+            for row in rows:  # a run that is cut off has said what it knows
+                print(f"  {row['what']}: {row['measured']}", flush=True)
+            write(args, results)
     return results
+
+
+def write(args: argparse.Namespace, results: dict, machine: str | None = None) -> None:
+    """All figures so far to `--json`, aside and renamed."""
+    if args.json is not None:
+        aside = args.json.with_name(f"{args.json.name}.part")
+        aside.write_text(json.dumps({"machine": machine, "parts": results}, indent=1, ensure_ascii=False))
+        aside.replace(args.json)
 
 
 def main() -> None:
@@ -402,8 +413,7 @@ def main() -> None:
     from .machine import describe, table
 
     machine = describe(torch.device(args.device))
-    if args.json is not None:
-        args.json.write_text(json.dumps({"machine": machine, "parts": results}, indent=1, ensure_ascii=False))
+    write(args, results, machine)
     print(f"\n{machine}\n")
     rows = [
         [name, row["what"], row["measured"], *BEFORE.get(row["what"], ("", ""))]

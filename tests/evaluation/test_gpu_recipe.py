@@ -1,7 +1,8 @@
-"""What the recipe on a GPU adds to the recipe: parts that are carried, trainings by the clock, batches made ahead."""
+"""What the recipe on a GPU adds to the recipe: parts that are carried, trainings by the clock, a pool of scores."""
 
 import itertools
 import os
+import subprocess
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -80,22 +81,90 @@ def test_a_training_by_the_clock_ends_in_time_and_goes_on_with_what_is_left(tmp_
     assert torch.load(tmp_path / "clock.pt")["step"] == 50
 
 
-class Squares:
-    """Batch i is i squared."""
+class Numbers:
+    """A field is the index of the clip, the other twice that."""
 
-    def __call__(self, number):
-        return {"square": torch.tensor([number * number])}
+    def __call__(self, first, count):
+        numbers = torch.arange(first, first + count)
+        return {"number": numbers, "twice": 2 * numbers}
 
 
-def test_batches_made_ahead_are_those_asked_for():
-    from ahead import Ahead
+def test_a_pool_of_scores_grows_while_it_is_drawn_from():
+    from batches import SHARD_SIZE, PooledScores
 
-    batches = Ahead(Squares(), 1)
+    pool = PooledScores(Numbers(), 7, 1, torch.device("cpu"), capacity=4 * SHARD_SIZE)
     try:
-        assert [int(batches(number)["square"]) for number in range(6)] == [0, 1, 4, 9, 16, 25]
-        assert int(batches(40)["square"]) == 1600
+        seen = set()
+        while pool.size < 4 * SHARD_SIZE:
+            drawn = pool.draw(0, 100, torch.Generator().manual_seed(pool.size))
+            assert torch.equal(drawn["number"] * 2, drawn["twice"])
+            assert int(drawn["number"].min()) >= 7
+            assert int(drawn["number"].max()) < 7 + pool.size
+            seen.add(pool.size)
+        assert min(seen) < 4 * SHARD_SIZE
+        assert torch.equal(pool.fields["number"][: pool.size], torch.arange(7, 7 + pool.size))
     finally:
-        batches.close()
+        pool.close()
+
+
+def test_packages_that_are_carried_come_after_the_machines_own(tmp_path):
+    from gpu_recipe import environment_with
+
+    for name in ("json", "only_carried"):
+        (tmp_path / "site" / name).mkdir(parents=True)
+        (tmp_path / "site" / name / "__init__.py").write_text("carried = True\n")
+    code = "import json, only_carried; print(hasattr(json, 'carried'), only_carried.carried)"
+    environment = environment_with(tmp_path / "site", tmp_path)
+    said = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+    assert said.stdout.split() == ["False", "True"]
+
+
+def test_one_head_points_at_the_frame_that_is_to_be_predicted():
+    from aligning import HEIGHT, point_at_condition
+
+    from open_musiclm import MusicLMCoarseConfig, MusicLMCoarseModel, TokenStream
+
+    streams = [
+        TokenStream("clap", 16, 2),
+        TokenStream("semantic", 32, 1, 25.0, 1, pattern="parallel"),
+        TokenStream("coarse", 32, 2, 25.0, pattern="delay"),
+    ]
+    torch.manual_seed(0)
+    stage = MusicLMCoarseModel(
+        MusicLMCoarseConfig(
+            streams=[stream.to_dict() for stream in streams],
+            hidden_size=96,
+            num_hidden_layers=1,
+            num_attention_heads=4,
+            head_dim=16,
+            window_in_s=2.0,
+            window_stride_in_s=1.0,
+        )
+    )
+    before = stage.decoder.bias_table(150).detach().clone()
+    point_at_condition(stage, "semantic", head=2)
+    after = stage.decoder.bias_table(150).detach()
+    num_frames = 49  # the window's 50, less an edge frame: the row of frame t, and the one that predicts it
+    assert int(after[2].argmax()) == num_frames
+    assert after[2, num_frames] == pytest.approx(HEIGHT, abs=0.5)
+    assert after[2].topk(4).values[-1] < 1.5
+    others = [0, 1, 3]
+    assert (after[others] - before[others]).abs().max() < 0.2
+    with pytest.raises(ValueError, match="clap"):
+        point_at_condition(stage, "clap", head=2)
+
+
+def test_a_spoilt_history_is_as_long_and_of_the_same_tokens():
+    from aligning import SPOILT_SHARES, spoil_history
+
+    tokens = torch.arange(64 * 50).view(64, 50, 1)
+    spoilt = spoil_history(tokens, torch.Generator().manual_seed(0))
+    assert spoilt.shape == tokens.shape
+    assert torch.isin(spoilt, tokens).all()
+    shares = (spoilt != tokens).float().mean(dim=(1, 2))
+    assert (shares == 0).sum() > 10
+    assert (shares > 0.8).sum() > 10
+    assert abs(float(shares.mean()) - np.mean(SPOILT_SHARES)) < 0.12
 
 
 def test_resampling_keeps_what_lies_below_the_new_limit():

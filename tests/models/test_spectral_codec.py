@@ -123,3 +123,15 @@ def test_refusals(codec):
         codec.decode(torch.zeros(1, 3, 9, dtype=torch.long))
     with pytest.raises(ValueError, match="no codes"):
         SpectralCodecStream(codec).finish()
+
+
+def test_no_peak_is_cut_off_and_what_is_within_the_knee_stays():
+    from open_musiclm.models.spectral_codec import CEILING, KNEE, bend_peaks
+
+    samples = torch.linspace(-3.0, 3.0, 6001)
+    bent = bend_peaks(samples)
+    within = samples.abs() <= KNEE
+    assert torch.equal(bent[within], samples[within])
+    assert bent.abs().max() <= CEILING
+    assert (bent.diff() >= 0).all()
+    assert bent.diff().max() < 1.01 * samples.diff().max()

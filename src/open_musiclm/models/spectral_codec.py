@@ -29,6 +29,19 @@ from .phases import PhaseFinder
 FLOOR = 0.02
 #: what log magnitudes are divided by on their way into the encoder
 LOG_SCALE = 3.0
+#: samples beyond this are bent, so that none reaches 1
+KNEE, CEILING = 0.7, 0.98
+
+
+def bend_peaks(audio: torch.Tensor) -> torch.Tensor:
+    """Samples within ±`KNEE` as they are, those beyond bent to stay within ±`CEILING`.
+
+    Loud music was limited before it was encoded; with phases that are found, not kept, its peaks come out higher again.
+    """
+    room = CEILING - KNEE
+    return torch.where(
+        audio.abs() <= KNEE, audio, audio.sign() * (KNEE + room * torch.tanh((audio.abs() - KNEE) / room))
+    )
 
 
 class SpectralCodebook(nn.Module):
@@ -286,7 +299,7 @@ class SpectralCodecStream:
         magnitudes = F.pad(magnitudes, (max(around - offset, 0), stride * self.num_frames_ahead))
         offset = max(offset, around)
         magnitudes = magnitudes[..., offset - around : offset + num_frames * stride + around + 1]
-        audio = self.phases.find(magnitudes, num_frames * stride)
+        audio = bend_peaks(self.phases.find(magnitudes, num_frames * stride))
         self.done += num_frames
         keep = max(self.done - decoder.context_before - self.num_frames_ahead, 0)
         self.codes = codes[:, max(keep - self.first, 0) :]

@@ -1,0 +1,91 @@
+"""Let a stage read, for the frame it predicts, that frame of its condition.
+
+Taught with true histories, a stage learns to follow its own past, which is always right then and says where in the condition
+one is: with a history moved by two frames it put 57 % of strokes two frames off as well. Left to the history that it
+makes itself, it drifts; strokes come a frame or two early or late, or not at all. Two things against that:
+
+- the bias of distance points, in one head, at the row of the condition that is as far back as the condition is long
+  (`point_at_condition`): the frame that is to be predicted, in every window of the usual length;
+- in training, part of the history is not what came before (`spoil_history`), so that it cannot be relied on.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch.nn import functional as F
+
+from open_musiclm import MusicLMStageModel
+from open_musiclm.models.transformer import ContinuousPositionBias
+
+#: added to the score of the row that is pointed at, and of its neighbours: e¹⁴ outweighs all rows of a window
+HEIGHT, BESIDE = 14.0, 3.0
+STEEPNESS = 20.0
+#: of a window's frames, how many are spoilt: each window draws one of these
+SPOILT_SHARES = (0.0, 0.0, 0.15, 0.4, 0.9, 1.0)
+LARGEST_SHIFT = 3  # frames
+
+
+def point_at_condition(stage: MusicLMStageModel, condition: str, head: int) -> None:
+    """Let the bias of one head begin as a peak at the distance between a frame's prediction and that frame of `condition`,
+    which is the stream before the predicted one, one frame a row. The other heads keep theirs.
+
+    A network of plain distances is smooth, and a training would not find the peak. Here four units of the first layer
+    make it (a trapezoid of four steep steps), one of each layer behind hands it on, and a short fit mends what the
+    units did before.
+    """
+    stream = next(stream for stream in stage.condition_streams if stream.name == condition)
+    bias = stage.decoder.position_bias
+    if not isinstance(bias, ContinuousPositionBias) or stream.frame_rate is None:
+        raise ValueError(
+            f"A continuous bias can point at a stream of frames, not {type(bias).__name__} at {condition}."
+        )
+    distance = round(stage.config.window_in_s * stream.frame_rate) - stream.num_edge_frames
+    device, layers = stage.device, list(bias.layers)
+    distances = torch.arange(4 * distance, dtype=torch.float32, device=device)
+    with torch.no_grad():
+        target = bias(distances).clone()
+        target[head] = 0.0
+        target[head, distance - 1 : distance + 2] = torch.tensor([BESIDE, HEIGHT, BESIDE], device=device)
+        units, hidden = [], distances[:, None]
+        for count, layer, following in zip((4, 1, 1), layers[:-1], layers[1:], strict=True):
+            hidden = F.silu(layer(hidden))
+            use = hidden.std(dim=0) * following.weight.abs().sum(dim=0)
+            units.append(use.argsort()[:count])  # those of least effect
+        steps, first, second = units
+        layers[0].weight[steps, 0] = STEEPNESS
+        edges = torch.tensor([-0.8, -0.2, 0.2, 0.8], device=device) + distance
+        layers[0].bias[steps] = -STEEPNESS * edges
+        for layer, (ins, outs) in zip(layers[1:-1], ((steps, first), (first, second)), strict=True):
+            layer.weight[:, ins] = 0.0
+            layer.weight[outs], layer.bias[outs] = 0.0, 0.0
+        layers[1].weight[first[0], steps] = torch.tensor([1.0, -1.0, -1.0, 1.0], device=device)
+        layers[2].weight[second[0], first[0]] = 1.0
+        layers[3].weight[:, second] = 0.0
+        layers[3].weight[head, second[0]] = HEIGHT / (0.6 * STEEPNESS)
+    weights = torch.ones_like(distances)
+    weights[: 2 * distance], weights[:8] = 4.0, 20.0
+    num_steps, learning_rate = 4000, 3e-4
+    optimizer = torch.optim.Adam(bias.parameters(), learning_rate)
+    for step in range(num_steps):
+        for group in optimizer.param_groups:
+            group["lr"] = learning_rate * (1 - step / num_steps)
+        error = ((bias(distances) - target).square() * weights).mean()
+        optimizer.zero_grad()
+        error.backward()
+        torch.nn.utils.clip_grad_norm_(bias.parameters(), 1.0)
+        optimizer.step()
+
+
+def spoil_history(token_ids: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+    """(batch, frames, codebooks) with some frames replaced: by others of the batch, or by the window's own, out of time."""
+    count, num_frames, _ = token_ids.shape
+    device = token_ids.device
+    shares = torch.tensor(SPOILT_SHARES)[torch.randint(len(SPOILT_SHARES), (count,), generator=generator)]
+    spoilt = (torch.rand(count, num_frames, generator=generator) < shares[:, None]).to(device)
+    others = torch.randint(count * num_frames, (count, num_frames), generator=generator).to(device)
+    shifts = torch.randint(-LARGEST_SHIFT, LARGEST_SHIFT + 1, (count, 1), generator=generator)
+    moved = ((torch.arange(num_frames) - shifts) % num_frames).to(device)
+    is_moved = (torch.rand(count, 1, 1, generator=generator) < 0.5).to(device)
+    rows = torch.arange(count, device=device)[:, None]
+    replaced = torch.where(is_moved, token_ids[rows, moved], token_ids.flatten(0, 1)[others])
+    return torch.where(spoilt[..., None], replaced, token_ids)
