@@ -111,7 +111,9 @@ class CropCollator:
     def _draw(self, row: dict[str, Any]) -> tuple[int, int]:
         """Where the outer and the inner window start, in whole seconds."""
         lengths = []
-        for stream in (stream for stream in self.streams if stream.frame_rate is not None):
+        for stream in self.streams:
+            if stream.frame_rate is None:
+                continue
             name = self.columns[stream.name][0][0]
             if len(row.get(name, ())) or not stream.optional:  # one that says nothing may have no frames
                 lengths.append(int((len(row[name]) + stream.num_edge_frames) / to_fraction(stream.frame_rate)))
