@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import tarfile
 from pathlib import Path
 
@@ -36,4 +37,22 @@ def unpack(folder: Path, root: Path) -> None:
     root.mkdir(parents=True, exist_ok=True)
     for path in archives:
         with tarfile.open(path) as archive:
-            archive.extractall(root, filter="data")
+            extract_files(archive, root)
+
+
+def extract_files(archive: tarfile.TarFile, root: Path) -> None:
+    """Write the plain files of an archive below `root`; anything else in it is refused.
+
+    What tarfile's `filter="data"` is for, which Python 3.11 has from 3.11.4 on.
+    """
+    for member in archive:
+        target = root / member.name
+        if member.isdir():
+            continue
+        if not member.isfile() or not target.resolve().is_relative_to(root.resolve()):
+            raise ValueError(f"{member.name!r} is no plain file below the folder that it is unpacked to")
+        target.parent.mkdir(parents=True, exist_ok=True)
+        source = archive.extractfile(member)
+        assert source is not None
+        with source, target.open("wb") as file:
+            shutil.copyfileobj(source, file)

@@ -18,7 +18,7 @@ import torch
 from captions import write_captions
 from compose import compose, draw_truth, frame_truth
 from corpus import ATTRIBUTE_VALUES
-from describe import DESCRIPTIONS, describe
+from describe import DESCRIPTIONS, NUM_TIMES, describe
 from features import embed_texts
 from fit_codebooks import blur
 from recipe import Recipe
@@ -197,6 +197,8 @@ class ScoreBatches:
                 ids = fields[name][:, :0]
             else:
                 shown = told & _some(count, 0.8 if name == "lyrics" else 0.5, generator, device)
+                if name == "timing":
+                    shown = shown | has_end(fields[name])
                 ids = fields[name].masked_fill(~shown[:, None, None], PADDING_ID)
             batch[f"{name}_token_ids"] = ids
         return batch
@@ -208,6 +210,12 @@ class ScoreBatches:
             name: ids[:, : math.ceil(SHORT_WINDOW_IN_S * rates[name])] if rates.get(name) else ids
             for name, ids in batch.items()
         }
+
+
+def has_end(timing: torch.Tensor) -> torch.Tensor:
+    """bool (clips,): whether a piece ends in the clip, from ids (clips, frames, 3). These are always told the time: a
+    stage that knew endings without it would end a long piece anywhere, and stay silent, for silence follows silence."""
+    return (timing[..., 2] >= NUM_TIMES - 1).any(dim=1)
 
 
 def _some(count: int, share: float, generator: torch.Generator, device: torch.device) -> torch.Tensor:

@@ -29,6 +29,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from archive import extract_files
+
 PART_SIZE = 15 << 20
 MAX_PARTS = 8
 CARRIED = ("diffusers",)  # with all that it needs, and torch, transformers and numpy do not bring
@@ -248,7 +250,7 @@ def read_parts(folder: Path, name: str, output: Path) -> bool:
     if parts:
         output.mkdir(parents=True, exist_ok=True)
         with tarfile.open(fileobj=io.BytesIO(b"".join(part.read_bytes() for part in parts))) as archive:
-            archive.extractall(output, filter="data")
+            extract_files(archive, output)
     return bool(parts)
 
 

@@ -4,6 +4,7 @@ import itertools
 import os
 import subprocess
 import sys
+import tarfile
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -105,6 +106,16 @@ def test_a_pool_of_scores_grows_while_it_is_drawn_from():
         assert torch.equal(pool.fields["number"][: pool.size], torch.arange(7, 7 + pool.size))
     finally:
         pool.close()
+
+
+@pytest.mark.parametrize("name", ["../outside", "/tmp/outside"])
+def test_nothing_is_unpacked_beside_its_folder(tmp_path, name):
+    from archive import extract_files
+
+    with tarfile.open(tmp_path / "some.tar", "w") as archive:
+        archive.addfile(tarfile.TarInfo(name))
+    with tarfile.open(tmp_path / "some.tar") as archive, pytest.raises(ValueError, match="no plain file below"):
+        extract_files(archive, tmp_path / "in")
 
 
 def test_packages_that_are_carried_come_after_the_machines_own(tmp_path):

@@ -285,7 +285,7 @@ def test_attributes_become_the_streams_tokens(guided_pipe):
         return_tokens=True,
     ).tokens
     assert made["tempo"].shape == (2, 1)
-    assert made["genre"].tolist() == [[[1, 0]], [[1, 0]]]
+    assert made["genre"].tolist() == [[1, 0], [1, 0]]
     assert made["melody"][0, :20].unique().tolist() == [0]
     alone = guided_pipe(
         "calm",
