@@ -9,7 +9,7 @@ from open_musiclm.tokenizers.clap import clap_text_embeddings
 
 from .attributes import KEYS
 from .attributes import PROMPTS as LEADS
-from .hearing import key_scores_of
+from .hearing import key_scores_of, tempo_scores
 from .rows import Row, generators, level, made, standard_error
 
 LOUD, QUIET = "a loud rock song with drums", "a quiet calm melody without drums"
@@ -50,6 +50,7 @@ def _guidance(pipe):
             "%",
             margin=2 * standard_error(differences),
         )
+    yield _tempo_by_text(pipe)
     scores = {
         scale: own_over_others(pipe, made(pipe, PROMPTS, 8.0, 3, guidance_scale=scale), 3) for scale in (SCALE, 1.0)
     }
@@ -71,6 +72,33 @@ def _guidance(pipe):
         float(np.mean([level(a) for a in plain])),
         "dB",
         margin=2 * standard_error(differences),
+    )
+
+
+#: texts that say how fast, and the beats a minute that the box's corpus means by it
+TEMPO_TEXTS = {
+    "a slow melody with drums": (62.5, 68.2, 75.0),
+    "a mid-tempo melody with drums": (107.1, 115.4),
+    "a fast melody with drums": (150.0, 166.7),
+}
+
+
+def _tempo_by_text(pipe, each: int = 12) -> Row:
+    """Whether the tempo that a text asks for fits best, with guidance against without."""
+    classes = np.repeat(np.arange(len(TEMPO_TEXTS)), [len(tempos) for tempos in TEMPO_TEXTS.values()])
+    tempos = [tempo for some in TEMPO_TEXTS.values() for tempo in some]
+    right = {}
+    for scale in (SCALE, 1.0):
+        clips = made(pipe, list(TEMPO_TEXTS), 10.0, each, guidance_scale=scale)
+        heard = np.array([classes[tempo_scores(clip, pipe.sampling_rate, tempos).argmax()] for clip in clips])
+        right[scale] = heard == np.arange(len(clips)) // each
+    return Row(
+        "guidance",
+        f"the tempo that the text asks for, of three, fits best, scale {SCALE:g} against 1",
+        100 * float(right[SCALE].mean()),
+        100 * float(right[1.0].mean()),
+        "%",
+        margin=200 * standard_error(right[SCALE].astype(float) - right[1.0]),
     )
 
 
