@@ -8,6 +8,7 @@ is drawn from.
 from __future__ import annotations
 
 import math
+from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future, ProcessPoolExecutor
 from multiprocessing import get_context
@@ -84,13 +85,13 @@ class ScoreMaker:
 
 
 class FreshScores:
-    """Every batch of scores never seen before: batch i is the same in every run."""
+    """Every batch of scores, of at most `largest`, never seen before: batch i is the same in every run."""
 
-    def __init__(self, make: ScoreMaker, first: int):
-        self.make, self.first = make, first
+    def __init__(self, make: ScoreMaker, first: int, largest: int):
+        self.make, self.first, self.largest = make, first, largest
 
     def draw(self, number: int, count: int, generator: torch.Generator) -> Fields:
-        return self.make(self.first + number * count, count)
+        return self.make(self.first + number * self.largest, count)
 
 
 _MAKER: ScoreMaker | None = None  # one a process
@@ -117,22 +118,22 @@ class PooledScores:
         self.device, self.first, self.num_shards = device, first, math.ceil(capacity / SHARD_SIZE)
         self.workers = ProcessPoolExecutor(num_workers, get_context("spawn"), initializer=_start, initargs=(make,))
         self.ahead = 2 * num_workers
-        self.begun: list[Future] = []
+        self.begun: deque[Future] = deque()  # those that are not in the pool yet
         self.fields: Fields = {}
         self.size = 0
 
     def _grow(self) -> None:
-        while len(self.begun) < min(self.size // SHARD_SIZE + self.ahead, self.num_shards):
-            self.begun.append(self.workers.submit(_make_shard, self.first + len(self.begun) * SHARD_SIZE))
-        done = self.size // SHARD_SIZE
-        while done < len(self.begun) and (self.begun[done].done() or self.size == 0):
-            shard = {name: torch.from_numpy(ids).to(self.device) for name, ids in self.begun[done].result().items()}
+        while len(self.begun) < self.ahead and self.size // SHARD_SIZE + len(self.begun) < self.num_shards:
+            first = self.first + self.size + len(self.begun) * SHARD_SIZE
+            self.begun.append(self.workers.submit(_make_shard, first))
+        while self.begun and (self.begun[0].done() or self.size == 0):
+            made = self.begun.popleft().result()
+            shard = {name: torch.from_numpy(ids).to(self.device) for name, ids in made.items()}
             for name, ids in shard.items():
                 if self.size + SHARD_SIZE > len(self.fields.get(name, ())):
                     self._enlarge(name, ids)
                 self.fields[name][self.size : self.size + SHARD_SIZE] = ids
             self.size += SHARD_SIZE
-            done += 1
 
     def _enlarge(self, name: str, ids: torch.Tensor) -> None:
         """Twice the room, so that what is there is copied a few times only."""
@@ -173,11 +174,7 @@ class ScoreBatches:
     def __call__(self, number: int) -> Fields:
         is_short = self.mixed and number % 2 == 0
         generator = torch.Generator().manual_seed((self.recipe.seed * 31 + 7) * 1_000_003 + number)
-        count = max(self.batch_size, self.recipe.num_short_windows) if self.mixed else self.batch_size
-        fields = self.scores.draw(number, count, generator)
-        if self.mixed:
-            size = self.recipe.num_short_windows if is_short else self.batch_size
-            fields = {name: ids[:size] for name, ids in fields.items()}
+        fields = self.scores.draw(number, self.recipe.num_short_windows if is_short else self.batch_size, generator)
         by_text = _some(len(fields["caption"]), CAPTION_SHARE, generator, fields["caption"].device)
         batch = {
             "clap_token_ids": torch.where(by_text[:, None], fields["caption"], fields["table"]),

@@ -160,9 +160,9 @@ def train_stage(name: str, tokens: Path, work: Path, models: Path, recipe: Recip
         if device.type == "cuda":
             scores = PooledScores(make, first, recipe.num_score_workers, device)
         else:
-            scores = FreshScores(make, first)
+            scores = FreshScores(make, first, max(training.batch_size, recipe.num_short_windows))
         batches: Batches = ScoreBatches(scores, recipe, training.batch_size, described=True, mixed=True)
-        heldout: Batches = ScoreBatches(FreshScores(ScoreMaker(models, recipe, "heldout"), 1000), recipe, 16)
+        heldout: Batches = ScoreBatches(FreshScores(ScoreMaker(models, recipe, "heldout"), 1000, 16), recipe, 16)
     else:
         batches = WindowBatches(tokens, "train", stage, recipe, training.batch_size, device)
         heldout = WindowBatches(tokens, "heldout", stage, recipe, 16, device)

@@ -2,6 +2,7 @@
 
 from tiny import tiny_pipeline, tiny_stage
 
+from open_musiclm.cli import main
 from open_musiclm.tokenizers.attributes import find_attribute
 
 
@@ -18,3 +19,18 @@ def asking_pipeline():
         setattr(pipeline, f"{stage}_model", tiny_stage(stage, streams, 1, **settings))
     pipeline.set_progress_bar_config(disable=True)
     return pipeline
+
+
+def run_command(arguments, capsys) -> tuple[int, str]:
+    """The exit code of a command and what it said: no traceback, and one short line where it refuses."""
+    try:
+        code = main(arguments)
+    except SystemExit as stopped:
+        code = stopped.code
+    said = capsys.readouterr().err
+    assert code in (0, 1, 2), code
+    assert "Traceback" not in said
+    if code == 1:
+        assert said.count("\n") == 1, said[:500]
+        assert len(said) < 2000, said[:500]
+    return code, said
