@@ -1,8 +1,8 @@
 """Let a stage read, for the frame it predicts, that frame of its condition.
 
 Taught with true histories, a stage learns to follow its own past, which is always right then and says where in the condition
-one is: with a history moved by two frames it put 57 % of strokes two frames off as well. Left to the history that it
-makes itself, it drifts; strokes come a frame or two early or late, or not at all. Two things against that:
+one is. Left to the history that it makes itself, it drifts; strokes come a frame or two early or late, or not at all
+(`measure_strokes.py`). Two things against that:
 
 - the bias of distance points, in one head, at the row of the condition that is as far back as the condition is long
   (`point_at_condition`): the frame that is to be predicted, in every window of the usual length;
