@@ -14,7 +14,7 @@ from .hearing import (
     tune_of,
     tune_scores,
 )
-from .rows import Row, level, made, standard_error
+from .rows import Row, level, made, paired, standard_error
 
 LENGTH_IN_S = 8.0
 PROMPTS = ("a piano melody", "a flute melody", "an organ", "strings")
@@ -110,12 +110,5 @@ def _timing(pipe):
     real = [
         real_clip(REAL_SEED + i, LENGTH_IN_S, rate, total_length_in_s=total, start_in_s=start)[0] for i in range(8)
     ]
-    yield Row(
-        "timing",
-        "fall of the level at the end of a piece, against its middle",
-        float(ending.mean()),
-        float(middle.mean()),
-        "dB",
-        margin=2 * standard_error(ending - middle),
-        real=float(np.median(falls(real))),
-    )
+    what = "fall of the level at the end of a piece, against its middle"
+    yield paired("timing", what, ending, middle, "dB", real=float(np.median(falls(real))))

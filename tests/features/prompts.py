@@ -10,7 +10,7 @@ from open_musiclm.tokenizers.clap import clap_text_embeddings
 from .attributes import KEYS
 from .attributes import PROMPTS as LEADS
 from .hearing import key_scores_of, tempo_scores
-from .rows import Row, generators, level, made, standard_error
+from .rows import Row, generators, level, made, paired
 
 LOUD, QUIET = "a loud rock song with drums", "a quiet calm melody without drums"
 PROMPTS = (
@@ -41,38 +41,18 @@ def _guidance(pipe):
             clips = [made(pipe, LEADS, 8.0, 2, key=key, guidance_scale=scale) for key in keys]
             scores = [np.stack([key_scores_of(a, pipe.sampling_rate, keys) for a in some]) for some in clips]
             found[scale] = np.concatenate([part.argmax(axis=1) == asked for asked, part in enumerate(scores)])
-        differences = 100.0 * found[SCALE] - 100.0 * found[1.0]
-        yield Row(
-            "guidance",
-            f"the asked one of {len(keys)} keys fits best, scale {SCALE:g} against 1",
-            100 * float(found[SCALE].mean()),
-            100 * float(found[1.0].mean()),
-            "%",
-            margin=2 * standard_error(differences),
-        )
+        what = f"the asked one of {len(keys)} keys fits best, scale {SCALE:g} against 1"
+        yield paired("guidance", what, found[SCALE], found[1.0], "%")
     yield _tempo_by_text(pipe)
     scores = {
         scale: own_over_others(pipe, made(pipe, PROMPTS, 8.0, 3, guidance_scale=scale), 3) for scale in (SCALE, 1.0)
     }
-    yield Row(
-        "guidance",
-        f"CLAP score (the model's own ear) over that of other prompts, scale {SCALE:g} against 1",
-        100 * float(scores[SCALE].mean()),
-        100 * float(scores[1.0].mean()),
-        "%",
-        margin=200 * standard_error(scores[SCALE] - scores[1.0]),
-    )
+    what = f"CLAP score (the model's own ear) over that of other prompts, scale {SCALE:g} against 1"
+    yield paired("guidance", what, scores[SCALE], scores[1.0], "%")
     away = made(pipe, ["a rock song"], 8.0, 8, guidance_scale=SCALE, negative_prompt="a quiet calm melody")
     plain = made(pipe, ["a rock song"], 8.0, 8, guidance_scale=SCALE, negative_prompt="a loud rock song with drums")
-    differences = np.array([level(a) - level(b) for a, b in zip(away, plain, strict=True)])
-    yield Row(
-        "negative prompt",
-        "level, away from a quiet melody against away from a loud song",
-        float(np.mean([level(a) for a in away])),
-        float(np.mean([level(a) for a in plain])),
-        "dB",
-        margin=2 * standard_error(differences),
-    )
+    levels = (np.array([level(a) for a in some]) for some in (away, plain))
+    yield paired("negative prompt", "level, away from a quiet melody against away from a loud song", *levels, "dB")
 
 
 #: texts that say how fast, and the beats a minute that the box's corpus means by it
@@ -92,14 +72,8 @@ def _tempo_by_text(pipe, each: int = 12) -> Row:
         clips = made(pipe, list(TEMPO_TEXTS), 10.0, each, guidance_scale=scale)
         heard = np.array([classes[tempo_scores(clip, pipe.sampling_rate, tempos).argmax()] for clip in clips])
         right[scale] = heard == np.arange(len(clips)) // each
-    return Row(
-        "guidance",
-        f"the tempo that the text asks for, of three, fits best, scale {SCALE:g} against 1",
-        100 * float(right[SCALE].mean()),
-        100 * float(right[1.0].mean()),
-        "%",
-        margin=200 * standard_error(right[SCALE].astype(float) - right[1.0]),
-    )
+    what = f"the tempo that the text asks for, of three, fits best, scale {SCALE:g} against 1"
+    return paired("guidance", what, right[SCALE], right[1.0], "%")
 
 
 def own_over_others(pipe, clips, each, prompts=PROMPTS) -> np.ndarray:
@@ -134,14 +108,7 @@ def _story(pipe):
         return np.array(risen)
 
     told, flat = middle([(0, QUIET), (10, LOUD), (20, QUIET)]), middle(QUIET)
-    return Row(
-        "story",
-        "loud middle part over the quiet ones, against one prompt",
-        float(told.mean()),
-        float(flat.mean()),
-        "dB",
-        margin=2 * standard_error(told - flat),
-    )
+    return paired("story", "loud middle part over the quiet ones, against one prompt", told, flat, "dB")
 
 
 def _audio(pipe):
@@ -169,5 +136,4 @@ def _audio(pipe):
         ],
     }
     for (feature, what), (first, second) in pairs.items():
-        difference = first - second
-        yield Row(feature, what, float(difference.mean()), 0.0, "dB", margin=2 * standard_error(difference))
+        yield paired(feature, what, first - second, np.zeros(len(first)), "dB")

@@ -9,7 +9,7 @@ from open_musiclm.pipelines.mixtures import Recording
 from open_musiclm.pipelines.seams import seam_measure
 
 from .hearing import REAL_SEED, real_clip
-from .rows import Row, generators, made, standard_error
+from .rows import Row, generators, made, paired, standard_error
 
 NUM_REGIONS = 20
 
@@ -113,15 +113,8 @@ def _what_follows(pipe):
             # away from the fade, which is the same for both
             found[name].append(_change_over(whole, round(stop * rate), rate))
     shown, alone = (np.array(found[name]) for name in ("shown", "not"))
-    yield Row(
-        "editing",
-        "change of the spectrum to what follows, shown it, against not",
-        float(shown.mean()),
-        float(alone.mean()),
-        "dB",
-        False,
-        margin=2 * standard_error(alone - shown),
-    )
+    what = "change of the spectrum to what follows, shown it, against not"
+    yield paired("editing", what, shown, alone, "dB", higher_is_better=False)
 
 
 def _change_over(audio, joint, rate, width_in_s=0.15, apart_in_s=0.05):

@@ -67,3 +67,18 @@ def level(audio: np.ndarray) -> float:
 def standard_error(values: Sequence[float]) -> float:
     """Of the mean."""
     return float(np.std(values, ddof=1) / np.sqrt(len(values)))
+
+
+def paired(
+    feature: str,
+    what: str,
+    asked: np.ndarray,
+    absent: np.ndarray,
+    unit: str,
+    higher_is_better: bool = True,
+    **more: Any,
+) -> Row:
+    """The same pieces with the feature and without it: means, and as margin two standard errors of their differences."""
+    asked, absent = (100.0 * x if unit == "%" else np.asarray(x) for x in (asked, absent))
+    margin = 2 * standard_error(asked - absent)
+    return Row(feature, what, float(asked.mean()), float(absent.mean()), unit, higher_is_better, margin=margin, **more)

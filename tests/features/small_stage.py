@@ -19,7 +19,7 @@ from open_musiclm.tokenizers.compatibility import acoustic_stream
 from .attributes import TEMPOS
 from .hearing import FIT_SEED, chosen, colour, of_chance, real_clip, render, rhythm, sung_lines, tempo_scores
 from .labels import ARTISTS, GENRES, SUNG, TEMPO, VOWELS, ear_for, ear_for_vowels, vowels_heard
-from .rows import Row, generators, level, standard_error
+from .rows import Row, generators, level, paired, standard_error
 
 LENGTH_IN_S = 4.0
 NUM_CODEBOOKS = 2
@@ -82,14 +82,8 @@ def _timing(pipe):
         timing: np.array([level(a[: -2 * rate]) - level(a[-rate // 2 :]) for a in told[timing]])
         for timing in (ENDING, MIDDLE)
     }
-    return Row(
-        "timing, small stage",
-        "fall of the level at the end of a piece, against its middle",
-        float(falls[ENDING].mean()),
-        float(falls[MIDDLE].mean()),
-        "dB",
-        margin=2 * standard_error(falls[ENDING] - falls[MIDDLE]),
-    )
+    what = "fall of the level at the end of a piece, against its middle"
+    return paired("timing, small stage", what, falls[ENDING], falls[MIDDLE], "dB")
 
 
 def _lyrics(pipe):

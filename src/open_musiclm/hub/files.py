@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -82,20 +81,6 @@ def read_header(path: str | Path) -> dict[str, StoredTensor]:
             reason = str(error).removeprefix("Error while deserializing header: ")
             what = f"is cut off or damaged ({reason}): copy or download it again"
     raise ValueError(f"{path} {what}.")
-
-
-def real_file(path: Path, within: Path) -> Path:
-    """A file of a model's folder; of a link what it leads to, if that is of the same model, as in the Hub's cache.
-
-    Raises:
-        ValueError: The link leads out of the folder.
-    """
-    real, root = Path(os.path.realpath(path)), within.resolve()
-    # the cache: models--me--mine/snapshots/<commit>/config.json → models--me--mine/blobs/<hash>
-    blobs = root.parents[1] / "blobs" if root.parent.name == "snapshots" else root
-    if not real.is_file() or not (real.is_relative_to(root) or real.is_relative_to(blobs)):
-        raise ValueError(f"{path} leads out of its folder, to {real}; put the file itself in its place.")
-    return real
 
 
 def check_torch_file(path: str | Path) -> None:
