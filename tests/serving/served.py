@@ -52,6 +52,13 @@ class Served:
         lines = self.ask("/metrics").body.decode().splitlines()
         return sum(float(line.rsplit(" ", 1)[1]) for line in lines if line.startswith(f"open_musiclm_{name}"))
 
+    def comes_to_rest(self, within_in_s: float = 5.0) -> bool:
+        """Whether nothing is under way; an answer is there a moment before its maker notes that it is done."""
+        ends = time.monotonic() + within_in_s
+        while self.engine.under_way and time.monotonic() < ends:
+            time.sleep(0.01)
+        return not self.engine.under_way
+
 
 @contextmanager
 def listening(app) -> Iterator[str]:

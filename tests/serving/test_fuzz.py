@@ -144,7 +144,7 @@ def answer_to(url: str, data: bytes) -> bytes:
     return told
 
 
-def test_raw_bytes(served, nothing_on_the_disk):
+def test_raw_bytes(served, nothing_on_the_disk, caplog):
     drawn = random.Random(int(os.environ.get("OPEN_MUSICLM_FUZZ_SEED", "0")))
     statuses, lines = set(), set()
     for number in range(NUM_RAW):
@@ -161,4 +161,5 @@ def test_raw_bytes(served, nothing_on_the_disk):
     assert {200, 422} <= statuses
     assert len(lines) > 3
     assert served.speak().status == 200
-    assert not served.engine.under_way
+    assert served.comes_to_rest()
+    assert not [record.getMessage() for record in caplog.records if record.exc_info]

@@ -9,6 +9,7 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import Any
 
+from h11 import LocalProtocolError
 from starlette.exceptions import HTTPException
 
 from .limits import BrokenOffError
@@ -50,11 +51,15 @@ class Guard:
         started, status = time.perf_counter(), 500
 
         async def counted(message: dict[str, Any]) -> None:
-            nonlocal status
+            nonlocal status, has_left
             if message["type"] == "http.response.start":
                 status = message["status"]
-            if not has_left:  # there is nobody to send it to
+            if has_left:  # there is nobody to send it to
+                return
+            try:
                 await send(message)
+            except LocalProtocolError:  # what came behind the request was no HTTP: the connection takes no answer
+                has_left = True
 
         taken, has_left = 0, False
 
