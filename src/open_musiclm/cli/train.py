@@ -90,10 +90,21 @@ def add_parser(subparsers) -> None:
     steps.add_argument("--steps", type=int, help="(default: 1000 from a stage, as published from nothing)")
     steps.add_argument("--batch-size", type=int, help="of a device (default: as published, 4 or 2)")
     steps.add_argument("--accumulate", type=int, help="batches a step (default: 8)")
+    steps.add_argument(
+        "--auto-find-batch-size",
+        action="store_true",
+        help="make batches as large as the memory allows; a step has batch size · accumulate clips as ever",
+    )
     steps.add_argument("--learning-rate", type=float, help="(default: 3e-4)")
     steps.add_argument("--warmup-steps", type=int, help="(default: as published, at most a tenth of the steps)")
     steps.add_argument("--seed", type=int, default=0, help="(default: %(default)s)")
-    steps.add_argument("--precision", choices=("fp32", "bf16", "fp16"), default="fp32", help="(default: %(default)s)")
+    steps.add_argument(
+        "--precision",
+        choices=("fp32", "bf16", "fp16", "bf16-true"),
+        default="fp32",
+        help="bf16 and fp16: mixed, weights in float32; bf16-true: the weights too, and the result is saved in bfloat16 "
+        "(default: %(default)s)",
+    )
     steps.add_argument("--gradient-checkpointing", action="store_true", help="less memory, slower")
     steps.add_argument("--device", default="auto", choices=("auto", "cpu"), help="(default: a GPU if there is one)")
     steps.add_argument("--num-workers", type=int, default=0, help="processes that load data (default: %(default)s)")
@@ -162,6 +173,7 @@ def run(args: argparse.Namespace) -> int:
         steps=args.steps,
         batch_size=args.batch_size,
         accumulate=args.accumulate,
+        auto_find_batch_size=args.auto_find_batch_size,
         learning_rate=args.learning_rate,
         warmup_steps=args.warmup_steps,
         seed=args.seed,

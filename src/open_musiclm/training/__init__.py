@@ -10,6 +10,7 @@ from ..lazily import attributes_from
 _MODULE_OF = {
     "CropCollator": "crops",
     "recommended_training_arguments": "arguments",
+    "find_batch_size": "batch_size",
     "recommended_optimizer": "optimizer",
     "StageAdamW": "optimizer",
     "stage_metrics": "metrics",

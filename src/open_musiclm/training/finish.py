@@ -8,6 +8,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import torch
 from transformers import Trainer
 
 from ..data.records import TokenRecord, write_whole
@@ -43,6 +44,8 @@ def finish_run(
             place(lambda folder: save_lora(model, folder, weights), output / "adapter")
             base, _ = load_base(plan.stage, plan.base, plan.revision, **plan.config)
             model, weights = merge_lora(load_lora(base, output / "adapter")), None
+            if plan.precision == "bf16-true":  # as it was trained; merged in float32 and rounded once
+                model.to(torch.bfloat16)
         record_origin(plan, record, model.config)
         save = lambda folder: model.save_pretrained(folder, state_dict=weights)  # noqa: E731
         if pipeline_folder is None:

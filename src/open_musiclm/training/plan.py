@@ -19,10 +19,11 @@ PUBLISHED_STEPS = {"semantic": 14_000, "coarse": 18_000, "fine": 24_000}
 STEPS_OF_OTHERS = 18_000
 FINE_TUNING_STEPS = 1000
 RUN_FILE = "run.json"
+PRECISIONS = ("fp32", "bf16", "fp16", "bf16-true")
 #: optional streams have to be hidden at times, or the stage cannot do without them (MusicGen, section 4.1)
 DROPOUT_WITH_STREAMS = 0.2
 #: what runs of earlier versions did not record: there it was as it is by default
-LATER = ("streams", "condition_dropout", "pattern", "distil_guidance")
+LATER = ("streams", "condition_dropout", "pattern", "distil_guidance", "auto_find_batch_size")
 #: arguments of the Trainer that the plan itself must decide
 OWN_ARGUMENTS = {"output_dir", "max_steps", "num_train_epochs", "resume_from_checkpoint", "remove_unused_columns"}
 #: may differ when a run is taken up again: they change how long and how it is watched, not what a step does
@@ -50,12 +51,15 @@ class TrainingPlan:
         pattern: of the predicted stream of a fresh stage, in the place of its own.
         distil_guidance: teach the stage to read its guidance scale as a token, up to this one (guidance_distillation.py).
         steps, batch_size, accumulate, learning_rate, warmup_steps, seed: as usual; `None` for what is recommended.
+        auto_find_batch_size: make batches as large as the memory allows (batch_size.py); a step has `batch_size` ·
+            `accumulate` clips as ever. The Trainer's argument of this name is taken for it.
         evaluation_tokens: another token dataset to evaluate on.
         hold_out: share (below 1) or number of files held out for evaluation; 0 for none.
         evaluate_every, save_every, log_every, keep_checkpoints: in steps; number of checkpoints.
         prompts, prompt_length_in_s, prompts_every: generated at evaluations, see `EvaluationCallback`.
         best: `"last"`, or the checkpoint best by `"loss"` or `"clap"`.
-        precision: `"fp32"`, `"bf16"` or `"fp16"` (mixed).
+        precision: `"fp32"`; `"bf16"` or `"fp16"` (mixed: weights in float32, products in the other); `"bf16-true"`
+            (weights, gradients and all else in bfloat16; the optimizer keeps float32 copies, see `StageAdamW`).
         check_codebooks: refuse tokens of another codebook.
         streaming: read the tokens as a stream.
         license: of the trained stage, for its model card, as the Hub names licences.
@@ -80,6 +84,7 @@ class TrainingPlan:
     learning_rate: float | None = None
     warmup_steps: int | None = None
     seed: int = 0
+    auto_find_batch_size: bool = False
     evaluation_tokens: str | None = None
     hold_out: float = 0.05
     evaluate_every: int | None = None
@@ -123,6 +128,8 @@ class TrainingPlan:
                 raise ValueError("Distilling guidance goes with neither adapters nor further streams: first the one.")
         if self.pattern is not None and self.base is not None:
             raise ValueError("A stage that is started from has its pattern; `pattern` is for a fresh one.")
+        if self.precision not in PRECISIONS:
+            raise ValueError(f"`precision` must be one of {', '.join(PRECISIONS)}, got {self.precision!r}.")
         if self.best not in ("last", "loss", "clap"):
             raise ValueError(f"`best` must be 'last', 'loss' or 'clap', got {self.best!r}.")
         if self.best != "last" and not self.evaluates:
@@ -144,6 +151,10 @@ class TrainingPlan:
             raise ValueError("Adapters need a stage to adapt: give the pipeline or stage they are for.")
         if self.streaming and self.evaluates and self.evaluation_tokens is None:
             raise ValueError("Files cannot be held out of a stream: give other tokens to evaluate on, or hold out 0.")
+
+    @property
+    def finds_batch_size(self) -> bool:
+        return self.auto_find_batch_size or bool(self.arguments.get("auto_find_batch_size"))
 
     @property
     def evaluates(self) -> bool:
@@ -207,7 +218,11 @@ class TrainingPlan:
 
     def _critical(self, record: TokenRecord) -> dict[str, Any]:
         mine = {name: value for name, value in asdict(self).items() if name not in FREE}
-        mine = {name: value for name, value in mine.items() if name not in LATER or value not in (None, ())}
+        mine = {
+            name: value
+            for name, value in mine.items()
+            if name not in LATER or (value not in (None, ()) and value is not False)
+        }
         mine["warmup_steps"] = self.num_warmup_steps if self.warmup_steps is not None else "recommended"
         mine["tokens"] = {
             "files": record.files,

@@ -7,8 +7,9 @@ from __future__ import annotations
 import warnings
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+import torch
 from transformers import Trainer, TrainerState, TrainingArguments
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
@@ -19,6 +20,7 @@ from ..outputs import place_to_write, sole_writer
 from .added_streams import add_streams, attributes_of
 from .arguments import recommended_training_arguments
 from .base_stage import fresh_stage, load_base, seeded, stage_component
+from .batch_size import find_batch_size, keep_batch_size, kept_batch_size
 from .callbacks import (
     FiniteNumbersCallback,
     LogAtCheckpointsCallback,
@@ -53,13 +55,10 @@ def train_stage(plan: TrainingPlan) -> dict[str, Any]:
         OSError: there is no place left to write to.
     """
     train_tokens, evaluation_tokens, record = load_tokens(plan)
-    stage, pipeline_folder = load_stage(plan, record)
-    teacher = None
-    if plan.distil_guidance is not None:
-        with seeded(plan.seed):
-            teacher, stage = make_student(stage, plan.distil_guidance)
-    check_parts(plan, record, evaluation_tokens, stage, pipeline_folder)
-    args = training_arguments(plan, stage)
+    networks = load_networks_of_run(plan, record)
+    check_parts(plan, record, evaluation_tokens, networks.stage, networks.pipeline_folder)
+    args = training_arguments(plan, networks.stage)
+    check_arguments(plan, args)
     with ExitStack() as held:
         if args.process_index == 0:
             held.enter_context(sole_writer(plan.output))
@@ -69,20 +68,63 @@ def train_stage(plan: TrainingPlan) -> dict[str, Any]:
         done = finished_summary(plan)
         if done is not None:
             return done
-        return run(plan, args, stage, train_tokens, evaluation_tokens, record, pipeline_folder, teacher)
+        if not plan.finds_batch_size:
+            return run(plan, args, networks, train_tokens, evaluation_tokens, record)
+        loaded = [networks]
+        del networks  # of an attempt that failed nothing may be left
+
+        def attempt(batch_size: int, accumulate: int) -> dict[str, Any]:
+            keep_batch_size(plan.folder, batch_size, accumulate)
+            own = loaded.pop() if loaded else load_networks_of_run(plan, record)
+            sizes = training_arguments(
+                plan,
+                own.stage,
+                per_device_train_batch_size=batch_size,
+                per_device_eval_batch_size=batch_size,
+                gradient_accumulation_steps=accumulate,
+            )
+            return run(plan, sizes, own, train_tokens, evaluation_tokens, record)
+
+        num_clips = args.per_device_train_batch_size * args.gradient_accumulation_steps
+        return find_batch_size(attempt, num_clips, kept_batch_size(plan.folder, num_clips), say_smaller)
+
+
+def say_smaller(batch_size: int, accumulate: int) -> None:
+    print(f"out of memory: now {batch_size} clips at a time, {accumulate} times a step", flush=True)
+
+
+class Networks(NamedTuple):
+    """What a run begins with."""
+
+    stage: Any
+    teacher: Any  #: of a distillation, else `None`
+    pipeline_folder: Path | None  #: of the pipeline that the stage comes from
+
+
+def load_networks_of_run(plan: TrainingPlan, record: TokenRecord) -> Networks:
+    """The networks in their first state: the same every time."""
+    stage, pipeline_folder = load_stage(plan, record)
+    teacher = None
+    if plan.distil_guidance is not None:
+        with seeded(plan.seed):
+            teacher, stage = make_student(stage, plan.distil_guidance)
+    if plan.precision == "bf16-true":
+        for network in (stage, teacher):
+            if network is not None:
+                torch.nn.Module.to(network, torch.bfloat16)
+    return Networks(stage, teacher, pipeline_folder)
 
 
 def run(
     plan: TrainingPlan,
     args: TrainingArguments,
-    stage: Any,
+    networks: Networks,
     train_tokens: Any,
     evaluation_tokens: TokenDataset | None,
     record: TokenRecord,
-    pipeline_folder: Path | None,
-    teacher: Any = None,
 ) -> dict[str, Any]:
     """Train from the last checkpoint that can be used, or from the beginning, and save the result."""
+    stage, teacher, pipeline_folder = networks
     if plan.lora_rank is not None:
         with seeded(plan.seed):
             stage = add_lora(stage, plan.lora_rank)
@@ -192,8 +234,8 @@ def check_parts(
         )
 
 
-def training_arguments(plan: TrainingPlan, stage: Any) -> TrainingArguments:
-    """The recommended arguments with what the plan changes."""
+def training_arguments(plan: TrainingPlan, stage: Any, **sizes: int) -> TrainingArguments:
+    """The recommended arguments with what the plan changes; `sizes` go before all."""
     chosen: dict[str, Any] = {
         "per_device_train_batch_size": plan.batch_size,
         "per_device_eval_batch_size": plan.batch_size,
@@ -227,9 +269,21 @@ def training_arguments(plan: TrainingPlan, stage: Any) -> TrainingArguments:
             metric_for_best_model={"loss": "eval_loss", "clap": "eval_clap_score"}[plan.best],
             greater_is_better=plan.best == "clap",
         )
-    # the whole model would be compiled, layer by layer of the same code: see `speed_up`
-    given = {name: value for name, value in plan.arguments.items() if not name.startswith("torch_compile")}
-    return recommended_training_arguments(stage, plan.folder, **{**chosen, **given})
+    # the whole model would be compiled, layer by layer of the same code: see `speed_up`; for the batch, batch_size.py
+    ours = ("torch_compile", "auto_find_batch_size")
+    given = {name: value for name, value in plan.arguments.items() if not name.startswith(ours)}
+    return recommended_training_arguments(stage, plan.folder, **{**chosen, **given, **sizes})
+
+
+def check_arguments(plan: TrainingPlan, args: TrainingArguments) -> None:
+    """Refuse what does not go together."""
+    if plan.precision == "bf16-true" and args.fsdp:
+        raise ValueError("FSDP keeps float32 weights and casts them itself: ask for `bf16` in place of `bf16-true`.")
+    if plan.finds_batch_size and args.world_size > 1:
+        raise ValueError(
+            f"The batch that fits is looked for by one process, and here are {args.world_size}, which would wait for the "
+            "one that ran out of memory. Look for it with one, and give that `--batch-size` to all."
+        )
 
 
 def make_trainer(
