@@ -48,7 +48,7 @@ class Guard:
             await self.app(scope, receive, send)
             return
         path = scope["path"] if scope["path"] in COUNTED else "other"
-        started, status = time.perf_counter(), 500
+        started, status, has_left = time.perf_counter(), 500, False
 
         async def counted(message: dict[str, Any]) -> None:
             nonlocal status, has_left
@@ -61,7 +61,7 @@ class Guard:
             except LocalProtocolError:  # what came behind the request was no HTTP: the connection takes no answer
                 has_left = True
 
-        taken, has_left = 0, False
+        taken = 0
 
         async def limited() -> dict[str, Any]:
             nonlocal taken, has_left
