@@ -104,8 +104,8 @@ class Setting:
         self, stage, batch_size: int, ways: list[str], int8: bool = False
     ) -> Iterator[tuple[str, object, object]]:
         """Of each way a step in the middle of a window, recorded on a GPU: (way, plain step, step)."""
-        from open_musiclm.decoding.cuda_graph import RecordedStep
         from open_musiclm.decoding.packed_weights import PackedStage
+        from open_musiclm.decoding.recorded_step import RecordedStep
         from open_musiclm.decoding.sampling import StandardSampling
         from open_musiclm.decoding.static_step import StaticState, TorchStep
         from open_musiclm.decoding.triton_step import TritonStep
@@ -194,7 +194,7 @@ def steps(setting: Setting) -> Iterator[dict]:
             value = setting.milliseconds(step)
             measured = f"{value:.3f} ms" + ("" if least is None else f", floor {least:.3f}: {least / value:.0%}")
             if way == "chosen":
-                measured += f" ({packed.step_ways.get(batch, 'torch')})"
+                measured += f" ({next(iter(packed.known_steps.fastest.values()), 'torch')})"
             yield {"what": f"step, batch {batch}, {way}", "measured": measured, "value": value, "floor": least}
 
 
@@ -219,7 +219,7 @@ def kernels(setting: Setting) -> Iterator[dict]:
 
 def blocks(setting: Setting) -> Iterator[dict]:
     """Other cuts of products and attention than the ones chosen without a measurement."""
-    from open_musiclm.decoding.cuda_graph import RecordedStep
+    from open_musiclm.decoding.recorded_step import RecordedStep
     from open_musiclm.decoding.triton_step import Blocks, TritonStep
 
     stage = setting.stage("coarse")

@@ -11,6 +11,7 @@ from tiny import tiny_stage
 from open_musiclm.decoding import cuda_graph
 from open_musiclm.decoding.cuda_graph import GraphDecoder
 from open_musiclm.decoding.interface import Request
+from open_musiclm.decoding.known import KnownSteps
 from open_musiclm.decoding.packed_weights import PackedStage, pack_stage
 from open_musiclm.decoding.sampling import StandardSampling
 from open_musiclm.decoding.static_step import StaticState, TorchStep
@@ -175,13 +176,94 @@ def test_the_fastest_step_that_is_right_is_taken():
         raise RuntimeError("no compiler")
 
     ways = {"torch": lambda: plain, **{name: lambda n=name: steps[n] for name in steps}, "broken": broken}
-    name, step, faults = fastest_right_step(plain, ways, times.__getitem__)
+    name, step, faults = fastest_right_step(plain, ways, times.__getitem__, KnownSteps())
     assert (name, step) == ("right", steps["right"])
     assert faults.keys() == {"wrong", "broken"}
     assert "change from run to run" in faults["wrong"]
     assert "no compiler" in faults["broken"]
     del ways["right"], ways["wrong"]
-    assert fastest_right_step(plain, ways, times.__getitem__)[0] == "torch"
+    assert fastest_right_step(plain, ways, times.__getitem__, KnownSteps())[0] == "torch"
+
+
+class Device:
+    """Steps of one model at windows of any shape, whose times are given: `times[way](batch, rows, how it ends)`."""
+
+    def __init__(self, broken=()):
+        self.packed = PackedStage(tiny_stage("coarse"), repack=False)
+        self.broken, self.known, self.made, self.checked = set(broken), KnownSteps(), [], []
+
+    def choose(self, times, batch, rows, sampling, do_sample=True):
+        plain = TorchStep(self.packed, StaticState(self.packed, batch, rows, 20), sampling, do_sample)
+        self.made = []
+
+        def make(way):
+            if way in self.broken:
+                raise RuntimeError("no memory")
+            step = Named(way, plain)
+            self.made.append(way)
+            return step
+
+        def milliseconds(step):
+            return times[step.way](batch, rows, sampling is None)
+
+        ways = {way: lambda way=way: make(way) for way in times}
+        name, step, faults = fastest_right_step(plain, ways, milliseconds, self.known)
+        assert step.way == name
+        return name, faults
+
+
+class Named(TorchStep):
+    def __init__(self, way, plain):
+        super().__init__(plain.packed, plain.state, plain.sampling, plain.do_sample)
+        self.way = way
+
+
+DRAWS = StandardSampling(16, 0.9, 7)
+#: kernels are faster than PyTorch's step but for batches above 64, long windows, and steps that end at the logits
+TIMES = {
+    "torch": lambda batch, rows, ends_at_logits: 2.0,
+    "kernels": lambda batch, rows, ends_at_logits: 3.0 if batch > 64 or rows > 40 or ends_at_logits else 1.0,
+}
+
+
+@torch.no_grad()
+def test_the_choice_is_never_slower_than_the_recorded_pytorch_step():
+    """At another batch, another window and with guidance (which ends at the logits) it is measured again."""
+    device = Device()
+    for batch in (1, 2, 65):
+        for rows in (30, 50):
+            for sampling in (DRAWS, None):
+                name, _ = device.choose(TIMES, batch, rows, sampling)
+                times = {way: time(batch, rows, sampling is None) for way, time in TIMES.items()}
+                assert times[name] == min(times.values()), (batch, rows, sampling)
+                again, _ = device.choose(TIMES, batch, rows, sampling)
+                assert again == name
+                assert device.made == [name], "what is known was measured again"
+
+
+@torch.no_grad()
+def test_a_way_is_checked_once_for_a_batch_and_an_ending(monkeypatch):
+    from open_musiclm.decoding import step_check
+
+    checked = []
+    monkeypatch.setattr(step_check, "find_fault", lambda plain, step: checked.append(plain.state.batch_size))
+    device = Device()
+    for batch, rows, sampling in ((1, 30, DRAWS), (1, 50, DRAWS), (2, 30, DRAWS), (1, 30, None), (1, 60, None)):
+        device.choose(TIMES, batch, rows, sampling)
+    assert checked == [1, 2, 1]
+
+
+@torch.no_grad()
+def test_kernels_that_can_no_longer_be_made_give_way():
+    device = Device()
+    assert device.choose(TIMES, 1, 30, DRAWS) == ("kernels", {})
+    device.broken.add("kernels")
+    name, faults = device.choose(TIMES, 1, 30, DRAWS)
+    assert (name, faults) == ("torch", {"kernels": "RuntimeError: no memory"})
+    assert device.choose(TIMES, 1, 31, DRAWS) == ("torch", {})  # said once
+    device.broken.add("torch")
+    with pytest.raises(RuntimeError, match="no memory"):
+        device.choose(TIMES, 1, 32, DRAWS)
 
 
 def test_a_step_has_no_host_synchronisation():

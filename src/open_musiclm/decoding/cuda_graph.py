@@ -3,13 +3,11 @@
     prefill (eager, once a window) ─→ buffers that never move ─→ replay, replay, replay … ─→ token ids
 
 The recording is kept with the model and serves every window of the same shape. Which step is recorded is found out on
-the device, once for a model and batch size: the fastest of those that pass the check (step_check.py).
+the device: the fastest at this shape of those that pass the check (recorded_step.py).
 """
 
 from __future__ import annotations
 
-import functools
-import warnings
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext, suppress
 from typing import ClassVar, cast
@@ -20,49 +18,19 @@ from ..models.patterns import num_columns
 from .interface import Request, Stage
 from .packed import FastDecoder
 from .packed_weights import PackedStage
+from .recorded_step import choose_step
 from .sampling import StandardSampling, StepSampler
-from .static_step import StaticState, TorchStep
-from .step_check import Step, fastest_right_step
+from .static_step import StaticState
 
 #: recordings kept for a model: each holds the keys and values of a batch
 KEPT_RECORDINGS = 6
 #: share of the device's memory that they may hold besides the newest
 KEPT_SHARE = 1 / 8
-#: steps before a recording, so that kernels are compiled and the libraries have their workspaces
-WARM_UP_STEPS = 3
-#: replays that a step's time is taken from
-TIMED_STEPS = 20
 
 
 def can_record_steps(device: torch.device) -> bool:
     """CUDA graphs; with autocast or under another capture a step is not what was recorded."""
     return device.type == "cuda" and torch.version.cuda is not None and not torch.is_autocast_enabled("cuda")
-
-
-class RecordedStep:
-    """A step as a CUDA graph; recording changes the step's buffers, and a window must set them up afterwards."""
-
-    def __init__(self, step: Step):
-        self.begin = step.begin
-        side = torch.cuda.Stream()
-        side.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(side):
-            for _ in range(WARM_UP_STEPS):
-                step.state.index.zero_()
-                step.begin()
-                step()
-        torch.cuda.current_stream().wait_stream(side)
-        self.graph = torch.cuda.CUDAGraph()
-        self.step = step  # its buffers are the graph's
-        with torch.cuda.graph(self.graph):
-            step()
-
-    @property
-    def state(self) -> StaticState:
-        return self.step.state
-
-    def __call__(self) -> None:
-        self.graph.replay()
 
 
 class StepRecording:
@@ -90,65 +58,6 @@ class StepRecording:
         """One step."""
         with self._on_device():
             self.step()
-
-
-def choose_step(packed: PackedStage, state: StaticState, sampling: StandardSampling | None, do_sample: bool) -> Step:
-    """The fastest step that is right here: kernels that overlap, kernels, or PyTorch's; recorded where it can be."""
-    plain = TorchStep(packed, state, sampling, do_sample)
-    if not state.ids.is_cuda or state.num_tokens < 2:  # of one token there is no step
-        return plain
-    way = packed.step_ways.get(state.batch_size)
-    if way is not None:
-        return _make(way, packed, state, sampling, do_sample, plain)
-    ways = {
-        name: functools.partial(_make, name, packed, state, sampling, do_sample, plain)
-        for name in ("torch", "overlapping kernels", "kernels")
-        if name != "overlapping kernels" or torch.cuda.get_device_capability(state.ids.device) >= (9, 0)
-    }
-    way, step, faults = fastest_right_step(plain, ways, _milliseconds)
-    if len(faults) == len(ways) - 1:
-        warnings.warn(
-            f"Decoding of {state.batch_size} samples goes without Triton kernels here: {faults['kernels']}. The step in "
-            "PyTorch is recorded instead; it makes the same tokens.",
-            stacklevel=2,
-        )
-    packed.step_ways[state.batch_size] = way
-    state.reset()
-    return step
-
-
-def _make(
-    way: str,
-    packed: PackedStage,
-    state: StaticState,
-    sampling: StandardSampling | None,
-    do_sample: bool,
-    plain: TorchStep,
-) -> RecordedStep:
-    step: Step = plain
-    if way != "torch":
-        from .triton_step import TritonStep
-
-        step = TritonStep(packed, state, sampling, do_sample, overlap=way == "overlapping kernels")
-    recorded = RecordedStep(step)
-    state.reset()
-    return recorded
-
-
-def _milliseconds(step: Step) -> float:
-    """Of a step in the middle of a window, the best of three runs."""
-    state, best = step.state, float("inf")
-    for _ in range(3):
-        steps = min(TIMED_STEPS, state.num_tokens - 1)
-        state.index.fill_((state.num_tokens - 1 - steps) // 2)
-        start, stop = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-        start.record()
-        for _ in range(steps):
-            step()
-        stop.record()
-        stop.synchronize()
-        best = min(best, start.elapsed_time(stop) / steps)
-    return best
 
 
 def _take_recording(

@@ -22,6 +22,7 @@ from torch import nn
 
 from ..models.transformer import ATTENTION_SCALE, MusicLMDecoderLayer
 from .interface import Stage
+from .known import KnownSteps
 
 #: rows that oneDNN lays the weights out for: a layout for a few rows serves one and hundreds as well, and for one row it
 #: is faster than the one oneDNN picks for a single row
@@ -174,7 +175,7 @@ class PackedStage:
         )
         self.recordings: list = []  # recorded steps that wait for their next window (cuda_graph.py)
         self.kernel_weights: Any = None  # what Triton kernels read besides, once they were asked for (triton_step.py)
-        self.step_ways: dict[int, str] = {}  # batch size → the step found right and fastest (cuda_graph.py)
+        self.known_steps = KnownSteps()  # which steps are right and fastest (recorded_step.py)
         self._bias_of: Callable[[int], torch.Tensor | None] = model.decoder.bias_table
         self._bias: torch.Tensor | None = None
         self._reversed_bias: torch.Tensor | None = None

@@ -12,6 +12,7 @@ from typing import Protocol
 
 import torch
 
+from .known import KnownSteps
 from .sampling import StandardSampling
 from .static_step import StaticState, TorchStep
 
@@ -34,35 +35,63 @@ class Step(Protocol):
     def __call__(self) -> None: ...
 
 
+def how_it_ends(plain: TorchStep) -> tuple:
+    """Whether a step draws, and with what: a step that ends at the logits is another one than one that draws."""
+    sampling: StandardSampling | None = plain.sampling
+    return (None,) if sampling is None else (plain.do_sample, sampling.top_k is not None)
+
+
 def fastest_right_step(
-    plain: TorchStep, ways: Mapping[str, Callable[[], Step]], milliseconds: Callable[[Step], float]
+    plain: TorchStep,
+    ways: Mapping[str, Callable[[], Step]],
+    milliseconds: Callable[[Step], float],
+    known: KnownSteps,
 ) -> tuple[str, Step, dict[str, str]]:
     """The fastest of several steps over the same state that do what `plain` does.
+
+    A way is checked once for a batch size and what a step ends with. Which one is fastest is measured for every shape of a
+    window, so whatever is chosen, the first way was slower at this very shape.
 
     Args:
         plain: what they are held against.
         ways: makes each of them; the first is `plain` as it would be used, which is not checked.
         milliseconds: what one step takes.
+        known: what was found out before, and now.
 
     Returns:
-        Its name, the step, and of each one that is wrong or could not be made the fault.
+        Its name, the step, and of each one that is found wrong now, or cannot be made, the fault.
     """
-    right, faults = {}, {}
-    for number, (name, make) in enumerate(ways.items()):
+    state, first = plain.state, next(iter(ways))
+    ends = how_it_ends(plain)
+    window = (state.batch_size, state.num_rows, state.num_tokens, *ends)
+    faults = known.faults.setdefault((state.batch_size, *ends), {})
+    fastest = known.fastest.get(window)
+    right: dict[str, Step] = {}
+    found: dict[str, str] = {}
+    for name in ways if fastest is None else [fastest]:
+        if faults.get(name) is not None:
+            continue
         try:
-            step = make()
-            fault = find_fault(plain, step) if number else None
+            step = ways[name]()
+            if name != first and name not in faults:
+                faults[name] = find_fault(plain, step)
         except Exception as error:  # no Triton, no compiler, an old driver, no memory: slower, but the same tokens
-            if not number:
+            if name == first:
                 raise
-            fault = f"{type(error).__name__}: {error}"
+            faults[name] = f"{type(error).__name__}: {error}"
+        fault = faults.get(name)
         if fault is None:
             right[name] = step
         else:
-            faults[name] = fault
+            found[name] = fault
+    if not right:  # the fastest cannot be made any more
+        del known.fastest[window]
+        name, step, more = fastest_right_step(plain, ways, milliseconds, known)
+        return name, step, found | more
     times = {name: milliseconds(step) if len(right) > 1 else 0.0 for name, step in right.items()}
     fastest = min(times, key=lambda name: times[name])
-    return fastest, right[fastest], faults
+    known.fastest[window] = fastest
+    return fastest, right[fastest], found
 
 
 def find_fault(plain: TorchStep, step, runs: int = CHECKED_RUNS) -> str | None:
