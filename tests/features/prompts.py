@@ -25,6 +25,7 @@ PROMPTS = (
 )
 SCALE = 2.5
 NUM_EACH = 6
+NUM_SCORED = 12
 
 
 def run(pipe):
@@ -38,14 +39,15 @@ def _guidance(pipe):
     if any(stream.source == "key" for stream in pipe.chain.streams.values()):
         keys, found = KEYS[:4], {}
         for scale in (SCALE, 1.0):
-            clips = [made(pipe, LEADS, 8.0, 2, key=key, guidance_scale=scale) for key in keys]
+            clips = [made(pipe, LEADS, 8.0, 4, key=key, guidance_scale=scale) for key in keys]
             scores = [np.stack([key_scores_of(a, pipe.sampling_rate, keys) for a in some]) for some in clips]
             found[scale] = np.concatenate([part.argmax(axis=1) == asked for asked, part in enumerate(scores)])
         what = f"the asked one of {len(keys)} keys fits best, scale {SCALE:g} against 1"
         yield paired("guidance", what, found[SCALE], found[1.0], "%")
     yield _tempo_by_text(pipe)
     scores = {
-        scale: own_over_others(pipe, made(pipe, PROMPTS, 8.0, 3, guidance_scale=scale), 3) for scale in (SCALE, 1.0)
+        scale: own_over_others(pipe, made(pipe, PROMPTS, 6.0, NUM_SCORED, guidance_scale=scale), NUM_SCORED)
+        for scale in (SCALE, 1.0)
     }
     what = f"CLAP score (the model's own ear) over that of other prompts, scale {SCALE:g} against 1"
     yield paired("guidance", what, scores[SCALE], scores[1.0], "%")

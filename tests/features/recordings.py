@@ -1,7 +1,5 @@
 """Continuation, editing, loops, remaking: samples that must stay, joints against plain cuts, chroma that is kept."""
 
-import itertools
-
 import numpy as np
 
 from open_musiclm.evaluation.metrics.chroma import chroma_agreement
@@ -11,6 +9,7 @@ from open_musiclm.pipelines.seams import seam_measure
 from .hearing import REAL_SEED, real_clip
 from .rows import Row, generators, made, paired, standard_error
 
+NUM_RECORDINGS = 8
 NUM_REGIONS = 20
 
 
@@ -35,25 +34,32 @@ def _recordings(pipe, number):
 
 def _continued(pipe):
     rate, joint = pipe.sampling_rate, 6 * pipe.sampling_rate
-    clips, seams, same = _recordings(pipe, 5), {"ours": [], "cut": []}, []
-    for clip, other in itertools.pairwise(clips):
+    clips, seams, same = _recordings(pipe, NUM_RECORDINGS), {"ours": [], "cut": [], "uncut": []}, []
+    for clip, other in zip(clips, clips[1:] + clips[:1], strict=True):
         longer = pipe.continue_audio(Recording(clip[:joint], rate), 4.0, generator=generators(1)).audios[0]
         same.append(np.mean(longer[:, :joint] == clip[:joint]))
-        seams["ours"].append(seam_measure(longer.mean(axis=0), joint, rate))
-        seams["cut"].append(seam_measure(np.concatenate([clip[:joint], other[joint:]]), joint, rate))
+        cut = np.concatenate([clip[:joint], other[joint:]])
+        for name, audio in (("ours", longer.mean(axis=0)), ("cut", cut), ("uncut", clip)):
+            seams[name].append(seam_measure(audio, joint, rate))
     yield Row("continuation", "given samples that stay as they are", 100 * float(np.mean(same)), 0.0, "%")
     yield from _smoother("continuation", "at the joint", "a cut to another recording", seams)
 
 
 def _smoother(feature, where, against, seams):
-    """Rows of seam measures: the bend of `seams["ours"]` against `seams["cut"]`, level and spectrum against elsewhere."""
-    bends = [float(np.mean([seam["click"] for seam in seams[name]])) for name in ("ours", "cut")]
+    """Rows of seam measures: the bend of `seams["ours"]` against `seams["cut"]`, level and spectrum against elsewhere; of
+    the recordings as they were, `seams["uncut"]`, as what could be had."""
+
+    def measured(name, what):
+        return np.array([seam[what] for seam in seams[name]])
+
+    def real(what):
+        return float(measured("uncut", what).mean()) if "uncut" in seams else None
+
+    bends = [float(measured(name, "click").mean()) for name in ("ours", "cut")]
     what = f"largest bend {where} over the 99.9th percentile elsewhere, against {against}"
-    yield Row(feature, what, *bends, "×", False)
+    yield Row(feature, what, *bends, "×", False, real=real("click"))
     for name in ("level", "spectrum"):
-        at, elsewhere = (
-            np.array([seam[f"{name}{part}_in_db"] for seam in seams["ours"]]) for part in ("", "_elsewhere")
-        )
+        at, elsewhere = (measured("ours", f"{name}{part}_in_db") for part in ("", "_elsewhere"))
         yield Row(
             feature,
             f"change of the {name} {where}, against elsewhere in it",
@@ -62,21 +68,22 @@ def _smoother(feature, where, against, seams):
             "dB",
             False,
             margin=-2 * standard_error(at - elsewhere),  # no larger, but for what chance makes of so few
+            real=real(f"{name}_in_db"),
         )
 
 
 def _edited(pipe):
     rate, start, stop = pipe.sampling_rate, 4.0, 6.0
-    clips, seams, same = _recordings(pipe, 4), {"ours": [], "cut": []}, []
+    clips, seams, same = _recordings(pipe, NUM_RECORDINGS), {"ours": [], "cut": [], "uncut": []}, []
     region = slice(round(start * rate), round(stop * rate))
-    for clip, other in itertools.pairwise(clips):
+    for clip, other in zip(clips, clips[1:] + clips[:1], strict=True):
         edited = pipe.edit_audio(Recording(clip, rate), start, stop, generator=generators(4)).audios[0]
         outside = np.ones(len(clip), dtype=bool)
         outside[region] = False
         same.append(np.mean((edited == clip)[:, outside]))
         pasted = clip.copy()
         pasted[region] = other[region]
-        for name, audio in (("ours", edited.mean(axis=0)), ("cut", pasted)):
+        for name, audio in (("ours", edited.mean(axis=0)), ("cut", pasted), ("uncut", clip)):
             seams[name] += [seam_measure(audio, place, rate) for place in (region.start, region.stop)]
     yield Row("editing", "samples outside the region that stay as they are", 100 * float(np.mean(same)), 0.0, "%")
     yield from _smoother("editing", "at both seams", "a paste of another recording", seams)
@@ -111,13 +118,13 @@ def _what_follows(pipe):
             region = edited.audios[0].mean(axis=0)[: round(stop * rate)]
             whole = np.concatenate([region, clip[len(region) :]])
             # away from the fade, which is the same for both
-            found[name].append(_change_over(whole, round(stop * rate), rate))
+            found[name].append(change_over(whole, round(stop * rate), rate))
     shown, alone = (np.array(found[name]) for name in ("shown", "not"))
     what = "change of the spectrum to what follows, shown it, against not"
     yield paired("editing", what, shown, alone, "dB", higher_is_better=False)
 
 
-def _change_over(audio, joint, rate, width_in_s=0.15, apart_in_s=0.05):
+def change_over(audio, joint, rate, width_in_s=0.15, apart_in_s=0.05):
     """Distance in dB of the log spectra before and behind a joint, the fade between them left out."""
     apart, width = round(apart_in_s * rate), round(width_in_s * rate)
     parts = [audio[joint - apart - width : joint - apart], audio[joint + apart : joint + apart + width]]

@@ -12,6 +12,8 @@ import numpy as np
 import torch
 
 from open_musiclm import MusicLMPipeline, MusicLMStageConfig, MusicLMStageModel
+from open_musiclm.models.streams import PADDING_ID
+from open_musiclm.pipelines.mixtures import Recording
 from open_musiclm.tokenizers.attributes import find_attribute
 from open_musiclm.tokenizers.codec import as_codec
 from open_musiclm.tokenizers.compatibility import acoustic_stream
@@ -19,6 +21,7 @@ from open_musiclm.tokenizers.compatibility import acoustic_stream
 from .attributes import TEMPOS
 from .hearing import FIT_SEED, chosen, colour, of_chance, real_clip, render, rhythm, sung_lines, tempo_scores
 from .labels import ARTISTS, GENRES, SUNG, TEMPO, VOWELS, ear_for, ear_for_vowels, vowels_heard
+from .recordings import change_over
 from .rows import Row, generators, level, paired, standard_error
 
 LENGTH_IN_S = 4.0
@@ -30,6 +33,7 @@ NUM_EACH = 4
 PLAIN = {"instrument": "guitar", "key": "C", "mode": "major", "register": "low", "artist": "Basalt", "genre": "rock"}
 BEATING = {**PLAIN, "drums": "acoustic", "tempo": "medium", "tempo_in_bpm": TEMPO}
 TOTAL_IN_S = 20.0
+FOLLOWING_IN_S = 1.0
 ENDING = (TOTAL_IN_S, TOTAL_IN_S - LENGTH_IN_S + 1.0)
 MIDDLE = (2 * TOTAL_IN_S, ENDING[1])
 
@@ -42,6 +46,7 @@ def run(pipe):
     yield _tempo(pipe)
     yield _timing(pipe)
     yield _lyrics(pipe)
+    yield _what_follows(pipe)
 
 
 def _clips(pipe, **fixed) -> list[np.ndarray]:
@@ -113,6 +118,34 @@ def _turn(vowel: str | None, turned: int) -> str | None:
     return None if vowel is None else VOWELS[(VOWELS.index(vowel) + turned) % len(VOWELS)]
 
 
+def _what_follows(pipe):
+    """Recordings in keys and sounds of their own, whose beginnings are made anew: with what follows shown, and hidden."""
+    rate, length = pipe.sampling_rate, LENGTH_IN_S / 2
+    keys = ("C", "E", "Ab")
+    clips = [
+        real_clip(FIT_SEED, length + FOLLOWING_IN_S, rate, **{**PLAIN, "drums": "none", "instrument": sound, "key": key})[0]
+        for sound in ("organ", "strings", "brass", "flute")
+        for key in keys
+    ]  # fmt: skip
+    codes = codes_of(pipe, clips)
+    stream = replace(
+        acoustic_stream(pipe.codec, "what_follows", 0, 1), context="after", context_in_s=FOLLOWING_IN_S, optional=True
+    )
+    num_frames = round(length * stream.frame_rate)
+    shown = codes[:, num_frames : num_frames + stream.num_frames_after, 0]
+    both = torch.cat([shown, torch.full_like(shown, PADDING_ID)])
+    small = learnt(pipe, stream, both, codes[:, :num_frames].repeat(2, 1, 1), length)
+    found: dict[str, list[float]] = {"shown": [], "hidden": []}
+    for seed, clip in enumerate(clips):
+        joint = round(length * rate)
+        edited = small.edit_audio(Recording(clip, rate), 0.0, length, num_candidates=1, generator=generators(1, seed))
+        hidden = small(audio_length_in_s=length, generator=generators(1, seed)).audios[0].mean(axis=0)
+        for name, audio in (("shown", edited.audios[0].mean(axis=0)), ("hidden", hidden)):
+            found[name].append(change_over(np.concatenate([audio[:joint], clip[joint:]]), joint, rate))
+    what = "change of the spectrum to what follows, shown it, against hidden"
+    return paired("editing, small stage", what, *map(np.array, found.values()), "dB", higher_is_better=False)
+
+
 def taught(pipe, name: str, clips: dict[Any, Sequence[np.ndarray]], **fields: Any) -> dict[Any, list[np.ndarray]]:
     """Teach a stage what each request sounds like, and ask it.
 
@@ -124,39 +157,14 @@ def taught(pipe, name: str, clips: dict[Any, Sequence[np.ndarray]], **fields: An
     Returns:
         a request → what it makes of it.
     """
-    torch.manual_seed(0)
     attribute = find_attribute(name)
     if "vocabulary" in fields:
         fields["codebook_size"] = len(fields["vocabulary"]) + (name == "lyrics")
     stream = attribute.default_stream(**fields)
-    heard = acoustic_stream(pipe.codec, "acoustic", 0, NUM_CODEBOOKS).to_dict() | {"pattern": "delay"}
-    stage = MusicLMStageModel(
-        MusicLMStageConfig(
-            streams=[stream.to_dict(), heard],
-            window_in_s=LENGTH_IN_S,
-            window_stride_in_s=LENGTH_IN_S,
-            hidden_size=96,
-            num_hidden_layers=2,
-            num_attention_heads=4,
-            head_dim=24,
-        )
-    )
     requests = [request for request, some in clips.items() for _ in some]
     ids = torch.from_numpy(np.stack([attribute.from_request(_plain(r), stream, LENGTH_IN_S) for r in requests]))
-    conditions = {stream.argument: ids.squeeze(-1) if stream.num_codebooks == 1 else ids}
-    audio = torch.from_numpy(np.stack([clip for some in clips.values() for clip in some])).float()[:, None]
-    with torch.no_grad():
-        codes = as_codec(pipe.codec).encode(audio.to(pipe.codec.device))[..., :NUM_CODEBOOKS].cpu()
-    optimizer = torch.optim.AdamW(stage.parameters(), lr=3e-3)
-    for _ in range(NUM_STEPS):
-        stage(**conditions, acoustic_token_ids=codes, labels=codes).loss.backward()
-        torch.nn.utils.clip_grad_norm_(stage.parameters(), 1.0)
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
-    stage.eval()
-    parts = {part: pipe.components[part] for part in ("clap", "clap_processor", "clap_quantizer", "codec")}
-    small = MusicLMPipeline(**parts, acoustic_model=stage.to(pipe.device))
-    small.set_progress_bar_config(disable=True)
+    codes = codes_of(pipe, [clip for some in clips.values() for clip in some])
+    small = learnt(pipe, stream, ids.squeeze(-1) if stream.num_codebooks == 1 else ids, codes, LENGTH_IN_S)
     made = {}
     for request in clips:
         audios = small(
@@ -168,6 +176,41 @@ def taught(pipe, name: str, clips: dict[Any, Sequence[np.ndarray]], **fields: An
         ).audios
         made[request] = [audio.mean(axis=0) for audio in audios]
     return made
+
+
+@torch.no_grad()
+def codes_of(pipe, clips: Sequence[np.ndarray]) -> torch.Tensor:
+    """The codec's first codebooks of clips (samples,) of one length: (clips, frames, codebooks)."""
+    audio = torch.from_numpy(np.stack(clips)).float()[:, None]
+    return as_codec(pipe.codec).encode(audio.to(pipe.codec.device))[..., :NUM_CODEBOOKS].cpu()
+
+
+def learnt(pipe, condition, condition_ids: torch.Tensor, codes: torch.Tensor, window_in_s: float) -> MusicLMPipeline:
+    """A pipeline whose one stage has learnt clips by heart, each by what its condition says of it."""
+    torch.manual_seed(0)
+    heard = acoustic_stream(pipe.codec, "acoustic", 0, NUM_CODEBOOKS).to_dict() | {"pattern": "delay"}
+    stage = MusicLMStageModel(
+        MusicLMStageConfig(
+            streams=[condition.to_dict(), heard],
+            window_in_s=window_in_s,
+            window_stride_in_s=window_in_s,
+            hidden_size=96,
+            num_hidden_layers=2,
+            num_attention_heads=4,
+            head_dim=24,
+        )
+    )
+    optimizer = torch.optim.AdamW(stage.parameters(), lr=3e-3)
+    for _ in range(NUM_STEPS):
+        stage(**{condition.argument: condition_ids}, acoustic_token_ids=codes, labels=codes).loss.backward()
+        torch.nn.utils.clip_grad_norm_(stage.parameters(), 1.0)
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+    stage.eval()
+    parts = {part: pipe.components[part] for part in ("clap", "clap_processor", "clap_quantizer", "codec")}
+    small = MusicLMPipeline(**parts, acoustic_model=stage.to(pipe.device))
+    small.set_progress_bar_config(disable=True)
+    return small
 
 
 def _plain(request: Any) -> Any:

@@ -5,10 +5,12 @@ import pytest
 import torch
 from tiny import tiny_pipeline, tiny_stage
 
+from open_musiclm import MusicLMPipeline, MusicLMStageConfig, MusicLMStageModel
 from open_musiclm.pipelines.mixtures import Mixture, Recording
 from open_musiclm.pipelines.seams import seam_measure
 from open_musiclm.pipelines.story import Story
 from open_musiclm.tokenizers.attributes import find_attribute
+from open_musiclm.tokenizers.compatibility import acoustic_stream
 
 RATE = 8000
 
@@ -359,3 +361,31 @@ def test_generators_of_candidates_that_nothing_follows(pipe):
         return pipe.edit_audio(recording, 1.0, 2.0, "vary", generator=own, num_candidates=number).audios
 
     assert np.array_equal(edited(4), edited(1))
+
+
+def test_recordings_are_edited_without_a_stage_that_reads_a_prompt():
+    """More of the same is asked for where anything can be asked; a stage of an attribute and codes needs nothing."""
+    parts = listening_pipeline().components
+    codes = acoustic_stream(parts["codec"], "sound", 0, 2)
+    attribute = find_attribute("tempo").default_stream()
+    torch.manual_seed(0)
+    stage = MusicLMStageModel(
+        MusicLMStageConfig(
+            streams=[attribute.to_dict(), codes.to_dict()],
+            window_in_s=2.0,
+            window_stride_in_s=1.0,
+            hidden_size=16,
+            num_hidden_layers=1,
+            num_attention_heads=2,
+            head_dim=8,
+        )
+    ).eval()
+    kept = {name: parts[name] for name in ("clap", "clap_processor", "clap_quantizer", "codec")}
+    pipe = MusicLMPipeline(**kept, acoustic_model=stage)
+    pipe.set_progress_bar_config(disable=True)
+    audio = tune(3.0)
+    assert pipe.continue_audio((audio, RATE), 1.0, generator=gen()).audios.shape == (1, 1, 4 * RATE)
+    assert pipe.edit_audio((audio, RATE), 1.0, 2.0, tempo=120, generator=gen()).audios.shape == (1, 1, 3 * RATE)
+    assert pipe.remake_audio((audio, RATE), generator=gen()).shape == (1, 1, 3 * RATE)
+    with pytest.raises(ValueError, match="No stage here reads a prompt"):
+        pipe.continue_audio((audio, RATE), 1.0, prompt="more drums", generator=gen())

@@ -21,7 +21,7 @@ import torch
 from ..audio import resample
 from ..given import as_count, as_number, shown
 from ..models.streams import PADDING_ID
-from .arguments import check_length
+from .arguments import PROMPT_SOURCE, check_length
 from .mixtures import Recording
 from .output import EditedAudio
 from .recordings import encode_recording, tokens_of_stream
@@ -187,6 +187,15 @@ def refuse_decided(arguments: Mapping[str, Any]) -> None:
             raise ValueError(f"`{name}` follows from the recording and what is made of it; it cannot be given here.")
 
 
+def asked_or_the_same(pipe: MusicLMPipeline, prompt: Any, recording: Recording, given: Mapping[str, Any]) -> Any:
+    """The prompt of an edit: without one, more of the recording is asked for, if any stage reads a prompt and none of the
+    streams that it would fill is given."""
+    asked = pipe.chain.from_source(PROMPT_SOURCE)
+    if prompt is None and asked and not any(stream.argument in given for stream in asked):
+        return recording
+    return prompt
+
+
 # ------------------------------------------------------------------------ making
 
 
@@ -226,8 +235,7 @@ def _make_and_judge(
         following = encode_recording(pipe, recording.part(stop, stop + round(after * rate)))
     arguments: dict[str, Any] = dict(settings)
     refuse_decided(arguments)
-    if prompt is None and not any(name.endswith("_token_ids") for name in arguments):
-        prompt = recording  # what is asked for is more of the same
+    prompt = asked_or_the_same(pipe, prompt, recording, arguments)
     for stream in chain.streams.values():
         shown = tokens_of_stream(chain, following, stream) if stream.context == "after" else None
         if shown is not None:

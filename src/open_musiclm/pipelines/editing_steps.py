@@ -11,6 +11,7 @@ import torch
 from .asked import as_recording
 from .editing import (
     DEFAULT_CANDIDATES,
+    asked_or_the_same,
     continue_recording,
     edit_recording,
     loop_recording,
@@ -113,7 +114,7 @@ class EditingSteps:
         for name in kept.keys() & arguments.keys():
             raise ValueError(f"`{name}` is what is kept of the recording; pass another `keep`, or leave it out.")
         return self(  # type: ignore[operator]
-            recording if prompt is None else prompt,
+            asked_or_the_same(self, prompt, recording, {**kept, **arguments}),  # type: ignore[arg-type]
             audio_length_in_s=kept.pop("audio_length_in_s"),
             num_waveforms_per_prompt=num_waveforms,
             generator=generator,
