@@ -11,15 +11,16 @@ import math
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future, ProcessPoolExecutor
+from dataclasses import replace
 from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
 import torch
 from captions import write_captions
-from compose import compose, draw_truth, frame_truth
+from compose import FRAME_RATE, Truth, compose, draw_truth, frame_truth
 from corpus import ATTRIBUTE_VALUES
-from describe import DESCRIPTIONS, NUM_TIMES, describe
+from describe import DESCRIPTIONS, describe, end_is_near, stretched
 from features import embed_texts
 from fit_codebooks import blur
 from recipe import Recipe
@@ -39,6 +40,7 @@ LONG_SHARE = 0.4  # of the batches of the semantic stage that have the long desc
 DESCRIBED_SHARE = 0.55  # of the windows of the semantic stage that are told anything beside CLAP tokens
 AFTER_SHARE = 0.3  # of the windows of the coarse stage that are told what follows
 FIRST_SHARE = 0.2  # of the windows of acoustic stages that begin where the clip does
+END_SHARE = 0.3  # of the scores of the semantic stage that are moved to where their piece ends
 SHARD_SIZE = 500  # scores that a process adds to the pool at once
 
 Fields = dict[str, torch.Tensor]
@@ -49,7 +51,8 @@ class ScoreMaker:
     """The fields of scores from which batches are drawn: int16, scores first.
 
     `caption` and `table` (scores, quantizers) are the CLAP tokens of a caption and of where the table of attributes puts
-    the clip; `score` (scores, frames - 1, groups) what is to be predicted; and each stream of `DESCRIPTIONS`.
+    the clip; `score` (scores, frames - 1, groups) what is to be predicted; `ends` (scores,) whether the piece ends in the
+    clip; and each stream of `DESCRIPTIONS`.
     """
 
     def __init__(self, models: Path, recipe: Recipe, split: str):
@@ -62,16 +65,17 @@ class ScoreMaker:
     @torch.no_grad()
     def __call__(self, first: int, count: int) -> Fields:
         """The scores of `count` clips from the index `first` on: the same for the same arguments, always."""
-        recipe, truths, texts, tokens, said = self.recipe, [], [], [], []
+        recipe, truths, texts, tokens, said, ends = self.recipe, [], [], [], [], []
         for index in range(first, first + count):
             rng = np.random.default_rng([recipe.seed, SPLITS.index(self.split), index])
-            score = compose(draw_truth(rng, recipe.clip_length_in_s), rng)
+            score = compose(_with_end(draw_truth(rng, recipe.clip_length_in_s), recipe.clip_length_in_s, rng), rng)
             frames = frame_truth(score, recipe.clip_length_in_s)
             truths.append(score.truth)
             texts.append(write_captions(score.truth, rng, 1)[0]["text"])
             labels = frame_labels({"truth": score.truth.as_dict(), "frames": frames})
             tokens.append(torch.stack(joint_labels(torch.from_numpy(labels)), dim=-1)[:-1])
-            said.append(describe(score.truth, frames))
+            said.append(describe(stretched(score, recipe.clip_length_in_s, rng), frames))
+            ends.append(end_is_near(score, recipe.clip_length_in_s))
         values = [[v.index(getattr(t, name)) for name, v in ATTRIBUTE_VALUES.items()] for t in truths]
         generator = torch.Generator().manual_seed(recipe.seed * 1_000_003 + first)
         points = blur(self.table(torch.tensor(values)), recipe.clap_noise, generator)
@@ -79,9 +83,19 @@ class ScoreMaker:
             "caption": self.quantizer.encode(embed_texts(self.clap, self.processor, texts)),
             "table": self.quantizer.encode(points),
             "score": torch.stack(tokens),
+            "ends": torch.tensor(ends),
             **{name: torch.from_numpy(np.stack([some[name] for some in said])) for name in DESCRIPTIONS},
         }
         return {name: ids.to(torch.int16) for name, ids in fields.items()}
+
+
+def _with_end(truth: Truth, duration_in_s: float, rng: np.random.Generator) -> Truth:
+    """Some clips are moved so that their piece ends in them, at any moment after the first second."""
+    moved, left = rng.random() < END_SHARE, rng.uniform(1.0, duration_in_s)
+    if not moved:
+        return truth
+    start = max(truth.total_length_in_s - left, 0.0)
+    return replace(truth, start_in_s=round(round(start * FRAME_RATE) / FRAME_RATE, 2))
 
 
 class FreshScores:
@@ -195,7 +209,8 @@ class ScoreBatches:
             else:
                 shown = told & _some(count, 0.8 if name == "lyrics" else 0.5, generator, device)
                 if name == "timing":
-                    shown = shown | has_end(fields[name])
+                    # always told: a stage that knew ends without it would end a long piece anywhere
+                    shown = shown | fields["ends"].bool()
                 ids = fields[name].masked_fill(~shown[:, None, None], PADDING_ID)
             batch[f"{name}_token_ids"] = ids
         return batch
@@ -207,12 +222,6 @@ class ScoreBatches:
             name: ids[:, : math.ceil(SHORT_WINDOW_IN_S * rates[name])] if rates.get(name) else ids
             for name, ids in batch.items()
         }
-
-
-def has_end(timing: torch.Tensor) -> torch.Tensor:
-    """bool (clips,): whether a piece ends in the clip, from ids (clips, frames, 3). These are always told the time: a
-    stage that knew endings without it would end a long piece anywhere, and stay silent, for silence follows silence."""
-    return (timing[..., 2] >= NUM_TIMES - 1).any(dim=1)
 
 
 def _some(count: int, share: float, generator: torch.Generator, device: torch.device) -> torch.Tensor:

@@ -6,9 +6,10 @@ The ids are those that `open_musiclm.tokenizers.attributes` makes of a request (
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
-from compose import ARTISTS, FRAME_RATE, GENRES, KEYS, VOWELS, Truth
+from compose import ARTISTS, FRAME_RATE, GENRES, KEYS, VOWELS, Score, Truth
 
 NUM_TEMPOS, LOWEST_TEMPO, HIGHEST_TEMPO = 45, 40.0, 240.0
 NUM_TIMES, LONGEST_IN_S = 64, 600.0
@@ -52,6 +53,33 @@ def describe(truth: Truth, frames: dict[str, np.ndarray]) -> dict[str, np.ndarra
         "timing": np.stack(timing, axis=1),
         **{name: np.array([ids]) for name, ids in single.items()},
     }
+
+
+def end_is_near(score: Score, duration_in_s: float) -> bool:
+    """Whether the last chord of a piece, or its silence behind it, lies in the clip."""
+    return score.chords[-1].start < (score.truth.start_in_s + duration_in_s) * FRAME_RATE
+
+
+def stretched(score: Score, duration_in_s: float, rng: np.random.Generator) -> Truth:
+    """The same clip as one of a piece of up to ten minutes.
+
+    Bars repeat every four, so a clip says how far off the beginning is only if it lies in the first ones, and how far off
+    the end is only if it holds the last. What lies between may be as long as one likes.
+    """
+    truth, (first, second) = score.truth, rng.random(2)
+    cycle_in_s = 4 * score.chords[-1].length / FRAME_RATE
+
+    def more(share: float) -> float:  # the logarithm of the length is uniform
+        longest = max(LONGEST_IN_S / truth.total_length_in_s, 1.0)
+        return math.floor((longest**share - 1) * truth.total_length_in_s / cycle_in_s) * cycle_in_s
+
+    before = more(first) if truth.start_in_s >= cycle_in_s else 0.0
+    behind = 0.0 if end_is_near(score, duration_in_s) else more(second)
+    return replace(
+        truth,
+        start_in_s=truth.start_in_s + before,
+        total_length_in_s=min(truth.total_length_in_s + before + behind, LONGEST_IN_S),
+    )
 
 
 def _time_bin(times: np.ndarray) -> np.ndarray:

@@ -22,6 +22,7 @@ from batches import Batches, FreshScores, PooledScores, ScoreBatches, ScoreMaker
 from describe import DESCRIPTIONS
 from recipe import Recipe, Training
 from safetensors.torch import load_file
+from silence import put_in_rests
 from training_loop import autocast, pick_device, train
 
 from open_musiclm import (
@@ -40,6 +41,8 @@ from open_musiclm import (
 from open_musiclm.tokenizers.compatibility import acoustic_stream, clap_stream, semantic_stream
 
 STAGES = ("semantic", "coarse", "fine")
+#: what becomes of the histories that a stage is taught with
+SPOILING = {"semantic": put_in_rests, "coarse": spoil_history}
 
 
 def stage_streams(name: str, models: Path, recipe: Recipe) -> list[TokenStream]:
@@ -179,8 +182,10 @@ def train_stage(name: str, tokens: Path, work: Path, models: Path, recipe: Recip
         batch = {key: ids.to(device) for key, ids in batches(step).items()}
         with torch.random.fork_rng(), autocast(device):
             torch.manual_seed(int(torch.randint(1 << 62, (), generator=generator)))
-            read = batch | {predicted: spoil_history(batch[predicted], generator)} if name == "coarse" else batch
-            logits = stage(**read).logits
+            history = batch[predicted]
+            if name in SPOILING:
+                history = SPOILING[name](history, generator)
+            logits = stage(**batch | {predicted: history}).logits
         return {"loss": early_loss(logits.float(), batch[predicted], *recipe.early_weights[STAGES.index(name)])}
 
     train(

@@ -5,13 +5,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from open_musiclm import TokenStream
 from open_musiclm.tokenizers.attributes import find_attribute
 
 sys.path.append(str(Path(__file__).parents[2] / "examples" / "mini"))
 from compose import compose, draw_truth, frame_truth
-from describe import DESCRIPTIONS, describe
+from describe import DESCRIPTIONS, describe, end_is_near, stretched
+from silence import is_silent, put_in_rests, silenced
 
 
 @pytest.mark.parametrize("seed", range(6))
@@ -31,3 +33,45 @@ def test_a_clips_ids_are_those_of_a_request_for_it(seed):
         stream = TokenStream(name, optional=True, **DESCRIPTIONS[name])
         ids = find_attribute(name).from_request(request, stream, 10.0)
         assert np.array_equal(ids, said[name]), name
+
+
+def test_a_clip_of_a_longer_piece_sounds_the_same():
+    """A clip is said to be of a piece of up to ten minutes, wherever its sound does not tell."""
+    lengths = []
+    for seed in range(60):
+        rng = np.random.default_rng(seed)
+        score = compose(draw_truth(rng, 10.0), rng)
+        truth, longer = score.truth, stretched(score, 10.0, rng)
+        assert 0 <= longer.start_in_s < longer.total_length_in_s + 2.5
+        assert longer.total_length_in_s <= 600.0
+        if truth.start_in_s == 0:
+            assert longer.start_in_s == 0  # the intro is heard
+        if end_is_near(score, 10.0):
+            left = truth.total_length_in_s - truth.start_in_s
+            assert longer.total_length_in_s - longer.start_in_s == pytest.approx(left, abs=1e-6)
+        # bars repeat every four: what was moved is a whole number of those
+        cycle_in_s = 4 * score.chords[-1].length / 25
+        moved = (longer.start_in_s - truth.start_in_s) / cycle_in_s
+        assert moved == pytest.approx(round(moved), abs=1e-6)
+        frames = frame_truth(score, 10.0)
+        silent = (frames["chord"] == 0) & (frames["lead"] == 0) & (frames["bass"] == 0)
+        assert end_is_near(score, 10.0) or not silent[50:].any()
+        lengths.append(longer.total_length_in_s)
+    assert max(lengths) > 300
+    assert np.median(lengths) > 45
+
+
+def test_rests_are_put_into_histories_of_pieces_that_go_on_alone():
+    drawn = torch.Generator().manual_seed(0)
+    music = torch.stack([torch.randint(size, (512, 250), generator=drawn) + 1 for size in (100, 90, 80)], dim=-1)
+    ended = music.clone()
+    ended[:, 200:] = silenced(ended[:, 200:])
+    rested = put_in_rests(music, torch.Generator().manual_seed(1))
+    is_rest = is_silent(rested) & ~is_silent(music)
+    assert torch.equal(rested[~is_rest], music[~is_rest])
+    assert torch.equal(rested[is_rest], silenced(music)[is_rest])
+    lengths = is_rest.sum(dim=1)
+    assert 70 <= (lengths > 0).sum() <= 150
+    assert lengths.max() <= 125
+    assert is_rest[:, 0].any()  # a window may begin in one
+    assert torch.equal(put_in_rests(ended, torch.Generator().manual_seed(1)), ended)

@@ -1,0 +1,39 @@
+"""A rest is not an end.
+
+Silence follows silence wherever the corpus has it, so a stage that once falls silent would stay so. Only a piece that ends,
+which is always told, does: any other goes on after the rests that are put into its history here.
+"""
+
+from __future__ import annotations
+
+import torch
+from train_semantic_encoder import FACTORS
+
+REST_SHARE = 0.25  # of the windows in which no piece ends
+REST_IN_FRAMES = (4, 125)  # shortest and longest; the longest is what a window of a long piece begins with
+
+
+def is_silent(token_ids: torch.Tensor) -> torch.Tensor:
+    """bool (batch, frames): neither a stroke nor a chord nor a tune, of semantic tokens (batch, frames, groups)."""
+    return (silenced(token_ids) == token_ids).all(dim=-1)
+
+
+def silenced(token_ids: torch.Tensor) -> torch.Tensor:
+    """The same frames with nothing in them but the name of the instrument."""
+    silent = torch.zeros_like(token_ids)
+    num_strokes = FACTORS["rhythm"]["stroke"]
+    silent[..., 0] = token_ids[..., 0] // num_strokes * num_strokes
+    return silent
+
+
+def put_in_rests(token_ids: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+    """(batch, frames, groups) with a stretch of some windows silent; those that end are left as they are."""
+    count, num_frames, _ = token_ids.shape
+    shortest, longest = (min(frames, num_frames) for frames in REST_IN_FRAMES)
+    chosen = torch.rand(count, generator=generator) < REST_SHARE
+    lengths = torch.randint(shortest, longest + 1, (count,), generator=generator)
+    starts = torch.randint(-longest, num_frames, (count,), generator=generator)  # a window may begin in one
+    frames = torch.arange(num_frames)
+    rests = chosen[:, None] & (frames >= starts[:, None]) & (frames < (starts + lengths)[:, None])
+    rests = rests.to(token_ids.device) & ~is_silent(token_ids).any(dim=1, keepdim=True)
+    return torch.where(rests[..., None], silenced(token_ids), token_ids)
