@@ -17,7 +17,7 @@ def pytest_terminal_summary(terminalreporter):
     rows: dict[str, list[int]] = {}
     for tally in TALLIES:
         row = rows.setdefault(tally.item, [0, 0, 0])
-        for place, count in enumerate((tally.tried, tally.refused, len(tally.failed))):
+        for place, count in enumerate((tally.tried, tally.refused, tally.failed)):
             row[place] += count
     rows["in all"] = [sum(row[place] for row in rows.values()) for place in range(3)]
     order = {item: int(number) if (number := item.split()[0]).isdigit() else 100 for item in rows}

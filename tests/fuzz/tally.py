@@ -20,6 +20,8 @@ import torch
 
 #: a refusal takes no longer, on a busy machine too
 MOST_SECONDS = 30.0
+#: cases of each kind of failure that are shown
+NUM_SHOWN = 4
 #: every tally of this run of pytest, for the table that conftest.py prints
 TALLIES: list[Tally] = []
 
@@ -36,7 +38,8 @@ class Tally:
     def __init__(self, item: str, errors: tuple[type[Exception], ...] = (ValueError, OSError), longest: int = 2000):
         self.item, self.errors, self.longest = item, errors, longest
         self.tried = self.refused = 0
-        self.failed: list[tuple[Any, str]] = []
+        #: kind (of error and place) → what was tried, and how it failed
+        self.kinds: dict[str, list[tuple[Any, str]]] = {}
         TALLIES.append(self)
 
     def attempt(self, what: Any, action: Callable[[], Any]) -> None:
@@ -46,26 +49,47 @@ class Tally:
         try:
             action()
         except AssertionError as error:
-            self._fail(what, f"wrong: {str(error).splitlines()[0] if str(error) else error!r}")
+            self._fail(what, f"wrong {place_of(error)}", str(error).split("\n", 1)[0] or repr(error))
         except self.errors as error:
             said = str(error)
             if not said or "\n" in said or len(said) > self.longest:
-                self._fail(what, f"{type(error).__name__} is not one line: {said[:300]!r}")
+                self._fail(what, f"{type(error).__name__} {place_of(error)} is not one line", repr(said[:300]))
             else:
                 self.refused += 1
         except Exception as error:
-            place = traceback.extract_tb(error.__traceback__)[-1]
-            self._fail(what, f"{type(error).__name__} at {place.filename}:{place.lineno}: {str(error)[:300]!r}")
-        if time.perf_counter() - started > MOST_SECONDS:
-            self._fail(what, f"took {time.perf_counter() - started:.0f} s")
+            self._fail(what, f"{type(error).__name__} {place_of(error)}", repr(str(error)[:300]))
+        if (taken := time.perf_counter() - started) > MOST_SECONDS:
+            self._fail(what, f"took more than {MOST_SECONDS:.0f} s", f"{taken:.0f} s")
 
-    def _fail(self, what: Any, how: str) -> None:
-        self.failed.append((what, how))
+    def _fail(self, what: Any, kind: str, how: str) -> None:
+        self.kinds.setdefault(kind, []).append((what, how))
+
+    @property
+    def failed(self) -> int:
+        """Attempts that failed, of all kinds."""
+        return sum(len(cases) for cases in self.kinds.values())
 
     def finish(self) -> None:
-        """Fail the test if anything failed."""
-        shown = "\n".join(f"{str(what)[:300]}: {how}" for what, how in self.failed[:12])
-        assert not self.failed, f"{self.item}: {len(self.failed)} of {self.tried} failed\n{shown}"
+        """Fail the test if anything failed, and show every kind of failure by a few cases."""
+        lines = [f"{self.item}: {self.failed} of {self.tried} failed, of {len(self.kinds)} kinds"]
+        for kind, cases in sorted(self.kinds.items(), key=lambda row: -len(row[1])):
+            lines.append(f"{len(cases)} × {kind}")
+            lines += [f"    {str(what)[:300]}: {how[:300]}" for what, how in cases[:NUM_SHOWN]]
+        if self.kinds:
+            raise AssertionError("\n".join(lines))
+
+
+def place_of(error: BaseException) -> str:
+    """Where an error arose: the last line of the package that led to it, or of the tests."""
+    frames = traceback.extract_tb(error.__traceback__)
+    own = [frame for frame in frames if "open_musiclm" in Path(frame.filename).parts] or frames[-1:]
+    return f"at {Path(own[-1].filename).name}:{own[-1].lineno}"
+
+
+def seeded(seed: int) -> np.random.Generator:
+    """What damage is drawn from: a generator of an attempt's number, and of the environment's `OPEN_MUSICLM_FUZZ_SEED`."""
+    other = int(os.environ.get("OPEN_MUSICLM_FUZZ_SEED", "0"))
+    return np.random.default_rng([seed, other] if other else seed)
 
 
 def damaged(content: bytes, random: np.random.Generator) -> bytes:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 from asking import asking_pipeline
-from tally import VALUES, Tally, pick
+from tally import VALUES, Tally, pick, seeded
 
 from open_musiclm.given import shown
 from open_musiclm.pipelines.output import MusicLMPipelineOutput
@@ -82,7 +82,7 @@ def test_arguments_of_every_kind(pipe, number):
     for name, (call, base, arguments) in CALLS.items():
         for _ in range(len(arguments) * number(1, 40)):
             index += 1
-            random = np.random.default_rng(index)
+            random = seeded(index)
             given = dict(base)
             for _ in range(random.integers(1, 3)):
                 given[pick(random, arguments)] = pick(random, VALUES)

@@ -5,7 +5,7 @@ import pytest
 import torch
 from asking import run_command
 from codecs_of_all_kinds import CODECS
-from tally import VALUES, Tally, pick
+from tally import VALUES, Tally, pick, seeded
 
 from open_musiclm.tokenizers.codec import as_codec
 
@@ -49,9 +49,7 @@ def test_decoding_of_any_length(number):
         make, *_ = CODECS[name]
         codec = as_codec(make())
         for index in range(number(1, 12)):
-            tally.attempt(
-                (name, index), lambda codec=codec, index=index: flat_and_whole(codec, np.random.default_rng(index))
-            )
+            tally.attempt((name, index), lambda codec=codec, index=index: flat_and_whole(codec, seeded(index)))
 
         def grows(codec=codec):
             sizes = []
@@ -115,7 +113,7 @@ def test_numbers_of_the_command(pipeline_folder, tmp_path, number, capsys):
             raise ValueError("refused")
 
     for index in range(number(8, 250)):
-        tally.attempt(index, lambda index=index: command(np.random.default_rng(index)))
+        tally.attempt(index, lambda index=index: command(seeded(index)))
     tally.finish()
 
 
@@ -143,7 +141,7 @@ def test_counts_of_calls(pipe, number):
         "call": lambda name, value: pipe("a", **{"audio_length_in_s": 0.5, name: value}),
         "stream": lambda name, value: next(pipe.stream("a", **{"audio_length_in_s": 0.5, name: value})),
         "continue": lambda name, value: pipe.continue_audio(recording, **{"audio_length_in_s": 0.5, name: value}),
-        "edit": lambda name, value: pipe.edit_audio(recording, 0.5, 1.0, pick(np.random.default_rng(0), ("repeat", "replace")), **{name: value}),
+        "edit": lambda name, value: pipe.edit_audio(recording, 0.5, 1.0, pick(seeded(0), ("repeat", "replace")), **{name: value}),
         "extend": lambda name, value: pipe.edit_audio(recording, 1.0, 1.0, "extend", **{"new_length_in_s": 0.5, name: value}),
         "remake": lambda name, value: pipe.remake_audio(recording, **{name: value}),
     }  # fmt: skip
@@ -153,7 +151,7 @@ def test_counts_of_calls(pipe, number):
         raise AssertionError(f"made {type(made).__name__}")
 
     cases = [(way, name, value) for way in ways for name in COUNTS for value in large]
-    random = np.random.default_rng(0)
+    random = seeded(0)
     for place in random.permutation(len(cases))[: number(40, len(cases))]:
         tally.attempt(cases[place], lambda place=place: refuse(*cases[place]))
     tally.finish()

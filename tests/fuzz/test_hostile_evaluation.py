@@ -6,7 +6,7 @@ import os
 import numpy as np
 import pytest
 import soundfile
-from tally import JSON_VALUES, Tally, damaged, damaged_json, pick
+from tally import JSON_VALUES, Tally, damaged, damaged_json, pick, seeded
 
 from open_musiclm.evaluation.clips import pair_generated, pair_references, scan_clips
 from open_musiclm.evaluation.listening.results import count_wins, read_results, write_wins
@@ -61,7 +61,7 @@ def test_what_listeners_send(tmp_path, number):
         assert "<script" not in page.read_text(encoding="utf-8").lower()
 
     for index in range(number(80, 5000)):
-        tally.attempt(index, lambda index=index: count(tmp_path / str(index), np.random.default_rng(index)))
+        tally.attempt(index, lambda index=index: count(tmp_path / str(index), seeded(index)))
     tally.finish()
 
 
@@ -90,7 +90,7 @@ def test_prompts_of_any_kind(tmp_path, number):
     tally = Tally("9 files of prompts")
 
     def read(index):
-        random = np.random.default_rng(index)
+        random = seeded(index)
         ending = pick(random, (".csv", ".jsonl", ".json", ".txt", ""))
         text = CSV if ending in (".csv", ".txt", "") else LINES
         for _ in range(random.integers(0, 4)):
@@ -131,13 +131,13 @@ def test_names_of_clips(tmp_path, number):
     tone = 0.3 * np.sin(np.arange(2000) / 5)
 
     def scan(index):
-        random = np.random.default_rng(index)
+        random = seeded(index)
         folder = os.fsencode(tmp_path / str(index))
         os.mkdir(folder)
         written = set()
         for _ in range(random.integers(1, 5)):
             name = b"".join(pick(random, LETTERS) for _ in range(random.integers(1, 8))) + b".wav"
-            soundfile.write(os.path.join(folder, name), tone, 8000)
+            soundfile.write(os.path.join(folder, name), tone, 8000, format="WAV")
             written.add(name)
         clips = scan_clips(os.fsdecode(folder), "system", min_clips=0)
         hidden = sum(name.startswith(b".") for name in written)

@@ -14,7 +14,7 @@ import pytest
 import torch
 from goldens import FILES, GOLDENS
 from sklearn.cluster import KMeans
-from tally import Tally, damaged, damaged_json, no_questions, pick
+from tally import Tally, damaged, damaged_json, no_questions, pick, seeded
 from tiny import tiny_pipeline
 from transformers import ClapModel, EncodecModel
 
@@ -77,7 +77,7 @@ def test_damaged_models(saved, tmp_path, number):
     tally = Tally("3 models damaged")
     for component, model_class in MODELS.items():
         for index in range(number(10, 400)):
-            random = np.random.default_rng(index)
+            random = seeded(index)
             folder = shutil.copytree(saved / component, tmp_path / f"{component}-{index}")
             file = folder / ("config.json" if index % 2 else "model.safetensors")
             file.write_bytes((damaged_json if index % 2 else damaged)(file.read_bytes(), random))
@@ -161,7 +161,7 @@ def test_pipelines_that_ask_for_code(saved, tmp_path, number):
         for place in (folder, *(path for path in folder.iterdir() if path.is_dir())):
             for name in ("evil.py", "pipeline.py", "open_musiclm.py"):
                 (place / name).write_text(EVIL.format(marker=str(marker)))
-        spoil(folder, np.random.default_rng(index))
+        spoil(folder, seeded(index))
         tally.attempt(index, lambda folder=folder: load(folder))
         marker.unlink(missing_ok=True)
         shutil.rmtree(folder)
@@ -177,7 +177,7 @@ def test_damaged_checkpoints(tmp_path, number):
         content = (GOLDEN / name).read_bytes()
         for index in range(number(30, 2000)):
             change = damaged_json if name.endswith(".json") else damaged
-            (tmp_path / name).write_bytes(change(content, np.random.default_rng(index)))
+            (tmp_path / name).write_bytes(change(content, seeded(index)))
             tally.attempt((name, index), lambda reader=reader, file=tmp_path / name: reader(file))
     tally.finish()
 
@@ -185,7 +185,7 @@ def test_damaged_checkpoints(tmp_path, number):
 def test_a_bit_that_flips_in_a_checkpoint_is_never_converted(tmp_path):
     """Wherever it is: refused, or (in the archive's padding) the very same tensors."""
     file = FILES["coarse"]
-    content, random = (GOLDEN / file).read_bytes(), np.random.default_rng(0)
+    content, random = (GOLDEN / file).read_bytes(), seeded(0)
     expected = torch.load(GOLDEN / file, weights_only=True)
     for position in random.integers(len(content), size=60):
         changed = bytearray(content)
@@ -248,7 +248,7 @@ def test_pickles_of_any_program(tmp_path, number):
         stored = archive.read(next(name for name in archive.namelist() if name.endswith("data.pkl")))
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     for index in range(number(200, 20_000)):
-        random = np.random.default_rng(index)
+        random = seeded(index)
         program, file = random_pickle(random, real if index % 2 else stored), tmp_path / "x.pt"
         file.write_bytes(in_archive(program) if index % 4 > 1 else program)
         reader = pick(random, (read_kmeans_centroids, read_state_dict, read_rvq_codebooks))

@@ -3,9 +3,8 @@
 import json
 import os
 
-import numpy as np
 import pytest
-from tally import JSON_VALUES, Tally, forked, pick
+from tally import JSON_VALUES, Tally, forked, pick, seeded
 
 from open_musiclm.conversion import output_folder
 from open_musiclm.conversion.checkpoint_error import CheckpointError
@@ -95,7 +94,7 @@ def models_of(root) -> dict[str, str]:
 
 
 def attempt(root, seed):
-    random = np.random.default_rng(seed)
+    random = seeded(seed)
     root.mkdir()
     make_world(root, random)
     before = files_of(root)

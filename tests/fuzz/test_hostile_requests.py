@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from asking import asking_pipeline, run_command
-from tally import JSON_VALUES, VALUES, Tally, damaged, damaged_json, pick
+from tally import JSON_VALUES, VALUES, Tally, damaged, damaged_json, pick, seeded
 from tiny import tiny_pipeline
 
 from open_musiclm.audio import write_audio
@@ -46,7 +46,7 @@ def test_texts_of_stories_and_mixtures(pipe, sound, tmp_path, number, monkeypatc
     monkeypatch.chdir(sound.parent)
 
     def read(index):
-        random = np.random.default_rng(index)
+        random = seeded(index)
         text = sentence(random)
         if text.encode("utf-8", "replace").decode() == text:
             (tmp_path / "story.txt").write_text(text, encoding="utf-8")
@@ -81,7 +81,7 @@ def test_texts_of_stories_and_mixtures(pipe, sound, tmp_path, number, monkeypatc
     ):
         tally.attempt(f"{len(text)} of {text[:6]!r}", lambda text=text: long_text(text))
     for index in range(number(60, 3000)):
-        random = np.random.default_rng(index)
+        random = seeded(index)
         many = [pick(random, VALUES) for _ in range(3)]
         make = pick(random, (lambda a, b, c: Story(a, b, c), lambda a, b, c: make_story([(a, b)], c), lambda a, b, c: make_story([(0, "a"), (a, b)], c),
                              lambda a, b, c: Mixture((a, "b"), (b, c)), lambda a, b, c: Mixture(a, b), lambda a, b, c: Recording(a, b), lambda a, b, c: Recording(np.ones((1, 100)), a)))  # fmt: skip
@@ -149,7 +149,7 @@ def test_what_is_asked_of_attributes(number):
     tally = Tally("new: attributes and vocabularies", (ValueError, OSError), 900)
 
     def ask(index):
-        random = np.random.default_rng(index)
+        random = seeded(index)
         name = pick(random, attribute_names())
         stream = any_stream(name, random)
         request = pick(random, REQUESTS if random.random() < 0.6 else VALUES)
@@ -208,7 +208,7 @@ def test_midi_files(tmp_path, number):
     stream, melody = find_attribute("melody").default_stream(), find_attribute("melody")
 
     def ask(index):
-        random = np.random.default_rng(index)
+        random = seeded(index)
         content = midi_file(random)
         (tmp_path / "tune.mid").write_bytes(damaged(content, random) if index % 3 else content)
         stream_tokens(stream, melody.from_request(tmp_path / "tune.mid", stream, 2.0)[None])
@@ -235,7 +235,7 @@ def test_tokens_that_were_kept(pipe, tmp_path, number):
            torch.zeros(1, 9, 7, dtype=torch.long), torch.zeros((), dtype=torch.long), torch.zeros(1, 9, dtype=torch.bool), torch.zeros(1, 0, dtype=torch.long))  # fmt: skip
 
     def take_up(index):
-        random = np.random.default_rng(index)
+        random = seeded(index)
         path = tmp_path / "kept.safetensors"
         if index % 2:
             path.write_bytes(damaged(content, random))
@@ -282,7 +282,7 @@ def test_adapters_of_others(tmp_path, number):
         assert all(torch.equal(now[name], before[name]) for name in before), "other weights"
 
     def load(index):
-        random = np.random.default_rng(index)
+        random = seeded(index)
         folder = shutil.copytree(tmp_path / "sound", tmp_path / f"adapter-{index}")
         for _ in range(random.integers(1, 3)):
             path = folder / pick(
@@ -366,7 +366,7 @@ def test_requests_by_command(asking_folder, sound, tmp_path, number, capsys):
     given.mkdir()
 
     def ask(index):
-        random = np.random.default_rng(index)
+        random = seeded(index)
         output.unlink(missing_ok=True)
         arguments = ["generate", *command]
         if random.random() < 0.7:
@@ -415,7 +415,7 @@ def test_edits_by_command(pipeline_folder, sound, tmp_path, number, capsys):
     output = tmp_path / "out.wav"
 
     def edit(index):
-        random = np.random.default_rng(index)
+        random = seeded(index)
         recording = tmp_path / "in.wav"
         content = sound.read_bytes()
         recording.write_bytes(damaged(content, random) if random.random() < 0.2 else content)

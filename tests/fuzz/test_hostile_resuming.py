@@ -4,11 +4,10 @@ import json
 import os
 import time
 
-import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from tally import Tally, damaged, damaged_json, forked, pick
+from tally import Tally, damaged, damaged_json, forked, pick, seeded
 
 from open_musiclm.outputs import sole_writer
 from open_musiclm.training import last_complete_checkpoint
@@ -51,7 +50,7 @@ def spoil(folder, random) -> None:
 
 
 def resume(folder, seed) -> None:
-    random = np.random.default_rng(seed)
+    random = seeded(seed)
     write_checkpoints(folder, random)
     spoil(folder, random)
     lines: list[str] = []
@@ -91,7 +90,7 @@ def test_two_runs_on_one_output(tmp_path, number):
                 os._exit(9)
 
     def race(seed):
-        random = np.random.default_rng(seed)
+        random = seeded(seed)
         folder = tmp_path / str(seed)
         if random.random() < 0.5:
             folder.mkdir()
