@@ -51,6 +51,47 @@ def test_the_same_on_both_sides_adds_nothing_in_any_window(pipe, stage):
         made(guidance_scale=3.0, negative_streams={"clap_token_ids": draw(16, 3, 3)})
 
 
+def test_they_are_taken_as_all_tokens_are(pipe):
+    """As lists and arrays, and several codebooks one behind another: cut by frames."""
+    tokens = {"clap": draw(16, 1, 3), "coarse": draw(16, 1, 250, 2)}
+    negative = {"clap_token_ids": draw(16, 1, 3, seed=1), "coarse_token_ids": draw(16, 1, 250, 2, seed=1)}
+    others = [
+        {name: ids.tolist() for name, ids in negative.items()},
+        {name: ids.numpy().astype(np.uint16) for name, ids in negative.items()},
+        {name: ids.flatten(1) for name, ids in negative.items()},
+    ]
+    made = [
+        pipe.generate_tokens(
+            "fine", tokens, 5.0, torch.Generator().manual_seed(0), guidance_scale=3.0, negative_streams=given
+        )
+        for given in (negative, *others)
+    ]
+    assert all(torch.equal(each, made[0]) for each in made)
+
+
+@pytest.mark.parametrize(
+    ("given", "says"),
+    [
+        (torch.zeros(5, 3, dtype=torch.long), "must be a table of tokens"),
+        (["a", "b"], "must be a table of tokens"),
+        (-1, "must be a table of tokens"),
+        ({"a": 1}, "is not conditioned on 'a'; it takes clap_token_ids"),
+        ({1: draw(16, 1, 3)}, "is not conditioned on 1"),
+        ({"coarse_token_ids": draw(16, 1, 9, 2)}, "is not conditioned on 'coarse_token_ids'"),
+        ({"clap_token_ids": "x"}, "`clap_token_ids` must hold whole numbers|must be a tensor of tokens"),
+        ({"clap_token_ids": [[1, 99, 3]]}, "holds the id 99"),
+        ({"clap_token_ids": torch.zeros(1, 4, dtype=torch.long)}, "must have one frame of 3 tokens"),
+    ],
+)
+def test_what_is_no_table_of_the_stages_tokens_is_refused(pipe, given, says):
+    tokens = {"clap": draw(16, 1, 3), "semantic": draw(20, 1, 99)}
+    with pytest.raises(ValueError, match=says) as caught:
+        pipe.generate_tokens("coarse", tokens, 1.0, guidance_scale=3.0, negative_streams=given)
+    assert "\n" not in str(caught.value)
+    with pytest.raises(ValueError, match=says):
+        next(pipe.stream("a", 1.0, coarse_settings={"guidance_scale": 3.0, "negative_streams": given}))
+
+
 def test_a_call_and_a_stream_heed_them_alike(pipe):
     asked = {
         "semantic_token_ids": draw(20, 1, 99),

@@ -11,16 +11,19 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from fractions import Fraction
 from itertools import islice
+from typing import Any
 
 import torch
 
 from ..decoding.memory import free_bytes, largest_batch
 from ..decoding.packed import ROWS_A_PREFILL
 from ..decoding.sampling import spawn_generators
+from ..given import shown
 from ..models.generation import TokenRun
 from ..models.patterns import num_steps_to_make
 from ..models.stages import MusicLMStageModel
 from ..models.streams import PADDING_ID
+from .arguments import stream_tokens
 from .windows import Window, plan_windows, to_fraction
 
 #: rows (windows · samples) of side-by-side windows generated together, at most; results do not depend on it
@@ -218,18 +221,32 @@ def cut_conditions(
 
 
 def negative_of_piece(
-    own: Mapping[str, torch.Tensor] | None, given: Mapping[str, torch.Tensor] | None, batch_size: int
+    stage: MusicLMStageModel, own: Mapping[str, torch.Tensor] | None, given: Any, batch_size: int
 ) -> dict[str, torch.Tensor] | None:
     """The negative branch's streams over a whole piece, a row a sample; `None` if nobody says anything about it.
 
     Args:
         own: what a negative prompt makes.
-        given: by the user, of one row or `batch_size`; it goes before.
+        given: by the user, by argument name, of one row or `batch_size`; it goes before.
+
+    Raises:
+        ValueError: no table, a stream that the stage is not conditioned on, or tokens that do not suit it.
     """
     if given is None:
         return None if own is None else dict(own)
+    streams = {stream.argument: stream for stream in stage.condition_streams}
+    if not isinstance(given, Mapping):
+        raise ValueError(f"`negative_streams` must be a table of tokens by argument name, got {shown(given)}.")
     rows = {}
-    for name, token_ids in given.items():
+    for name, tokens in given.items():
+        if name not in streams:
+            raise ValueError(
+                f"`negative_streams`: {type(stage).__name__} is not conditioned on {shown(name)}; it takes "
+                f"{', '.join(streams) or 'none'}."
+            )
+        if tokens is None:
+            continue
+        token_ids = stream_tokens(streams[name], tokens)
         if len(token_ids) not in (1, batch_size):
             raise ValueError(f"`negative_streams`: `{name}` has {len(token_ids)} rows; it takes 1 or {batch_size}.")
         rows[name] = token_ids.expand(batch_size, *token_ids.shape[1:])
@@ -275,7 +292,7 @@ def generate_piece(
         (batch, frames) or (batch, frames, codebooks) of the predicted stream.
     """
     rate = to_fraction(stage.predicted_stream.frame_rate)
-    negative = negative_of_piece(negative, settings.pop("negative_streams", None), len(generators))
+    negative = negative_of_piece(stage, negative, settings.pop("negative_streams", None), len(generators))
 
     def of_window(window: Window) -> dict[str, torch.Tensor]:
         if not callable(conditions):

@@ -130,7 +130,7 @@ class MusicStream(Iterator):
             asked.negative_conditions(stage, self._batch_size),
             asked.settings_of(stage).get("negative_streams"),
         )
-        conditions = negative_of_piece(own, given, self._batch_size)
+        conditions = negative_of_piece(stage, own, given, self._batch_size)
         return None if conditions is None else lambda window: cut_conditions(stage, conditions, window)
 
     def _find_last_frame(self, durations: dict[str, Any]) -> int | None:
