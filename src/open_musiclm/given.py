@@ -13,6 +13,8 @@ if TYPE_CHECKING:
 
 #: letters of a value in a message
 LONGEST_SHOWN = 120
+#: longest piece, in seconds: a day; more is asked for by mistake
+MAX_LENGTH_IN_S = 86_400.0
 
 _short = reprlib.Repr()
 _short.maxstring = _short.maxother = _short.maxlong = LONGEST_SHOWN
@@ -46,6 +48,16 @@ def as_number(what: str, value: Any, needed: str, holds: Callable[[float], bool]
         if math.isfinite(number) and holds(number):
             return number
     raise ValueError(f"{what} must be {needed}, got {shown(value)}.")
+
+
+def as_length(what: str, value: Any) -> float:
+    """The length of a piece in seconds.
+
+    Raises:
+        ValueError: it is no number, not above 0, or more than a day.
+    """
+    needed = f"a number of seconds above 0 and up to {MAX_LENGTH_IN_S:.0f}"
+    return as_number(what, value, needed, lambda seconds: 0 < seconds <= MAX_LENGTH_IN_S)
 
 
 def lies_in(value: Any, least: float, most: float) -> bool:

@@ -59,6 +59,7 @@ def test_a_file_is_not_overwritten_unless_asked(pipeline_folder, tmp_path, capsy
     [
         (["--duration", "0"], "--duration"),
         (["--duration", "nan"], "--duration"),
+        (["--duration", "1e308"], "--duration must be a number of seconds above 0 and up to 86400"),
         (["--num-samples", "0"], "--num-samples"),
         (["--seed", "-1"], "--seed"),
         (["--temperature", "0"], "--temperature"),

@@ -120,6 +120,26 @@ def test_an_edit_of_nothing_is_one_line(run, folder, tmp_path):
     assert (code, "not within" in printed) == (1, True)
 
 
+@pytest.mark.parametrize(
+    ("more", "says"),
+    [
+        (["continue", "--duration", "0"], "--duration must be a number of seconds"),
+        (["continue", "--duration", "1e308"], "--duration must be a number of seconds"),
+        (["continue", "--num-samples", "9" * 30], "--num-samples must be at most"),
+        (["replace", "--num-candidates", "1000000000"], "--num-candidates must be at most"),
+        (
+            ["replace", "--num-samples", "900", "--num-candidates", "900"],
+            "810000 waveforms are more than one call makes",
+        ),
+        (["remake", "--seed", "-1"], "--seed must lie in"),
+    ],
+)
+def test_an_edit_beyond_all_measure_is_refused_at_once(run, folder, tmp_path, more, says):
+    code, printed = run("edit", str(folder / "tune.wav"), *more, "-o", str(tmp_path / "x.wav"))
+    assert (code, says in printed) == (1, True), printed
+    assert not list(tmp_path.iterdir())
+
+
 def test_asking_for_nothing_is_said(run, tmp_path):
     """Unconditional generation needs stages whose conditions were hidden in training, which these are not."""
     code, printed = run("generate", "--unconditional", "-d", "1", "-o", str(tmp_path / "x.wav"))

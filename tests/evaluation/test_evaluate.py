@@ -381,7 +381,10 @@ class TestBadInput:
         (tmp_path / "blank.txt").write_text("\n\n")
         args = ["evaluate", "--model", "a=noise", "--prompts", str(tmp_path / "blank.txt"), "--output", str(tmp_path)]
         self.fails(capsys, "blank.txt has no prompt: 2 empty lines", args)
-        self.fails(capsys, "--duration must be a positive number", [*args, "--duration", "nan"])
+        self.fails(capsys, "--duration must be a number of seconds", [*args, "--duration", "nan"])
+        self.fails(capsys, "--duration must be a number of seconds", [*args, "--duration", "1e308"])
+        self.fails(capsys, "--num-resamples must be at most", [*args, "--num-resamples", "1000000000"])
+        self.fails(capsys, "--seed must lie in", [*args, "--seed", "9" * 30])
         self.fails(capsys, "--batch-size must be at least 1", [*args, "--batch-size", "0"])
         self.fails(capsys, "a listening test needs two systems", [*args, "--listening-test"])
 

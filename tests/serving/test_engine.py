@@ -17,6 +17,23 @@ from open_musiclm.serving.limits import Limits, Refusal
 from open_musiclm.serving.requests import MusicRequest
 
 
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("duration_in_s", 1e308),
+        ("rows", 10**9),
+        ("variants", 10**9),
+        ("queue", 0),
+        ("text", float("nan")),
+        ("rows", "9"),
+    ],
+)
+def test_limits_beyond_all_measure_are_refused(name, value):
+    """Before the first request, rows are tried out, as many as there may be."""
+    with pytest.raises(ValueError, match=f"The limit `{name}` must be"):
+        Limits(**{name: value})
+
+
 def audio_of(engine: Engine, **fields) -> np.ndarray:
     return engine.submit(MusicRequest("calm piano", 1.0, **fields)).result.result(60)[0].audio
 

@@ -6,10 +6,13 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from ..given import as_length, shown
 from .loading import add_model_arguments, load_pipeline, quiet_libraries
 from .other_systems import continue_with_system, is_other_system
 
 WAYS = ("continue", "replace", "extend", "vary", "repeat", "loop", "remake")
+#: those that make candidates, of which what follows chooses
+JUDGED = ("replace", "extend", "vary", "loop")
 EPILOG = """examples:
   open-musiclm edit song.wav continue --duration 10 -o longer.wav          (ten seconds more, from its end)
   open-musiclm edit song.wav replace --start 4 --stop 6 -o mended.wav      (the region anew)
@@ -61,7 +64,7 @@ def add_parser(subparsers) -> None:
 def run(args: argparse.Namespace) -> int:
     from ..audio import audio_format
     from ..outputs import try_folder
-    from .generate import output_paths
+    from .generate import MOST_CANDIDATES, MOST_FILES, check_seed, output_paths
 
     if not Path(args.recording).is_file():
         raise ValueError(f"there is no file {args.recording!r}.")
@@ -69,6 +72,15 @@ def run(args: argparse.Namespace) -> int:
         raise ValueError("--decode-up-to is for remake: the other ways join what is made to the recording.")
     if args.num_samples < 1 or args.num_candidates < 1:
         raise ValueError("--num-samples and --num-candidates must be at least 1.")
+    for name, count, most in (
+        ("--num-samples", args.num_samples, MOST_FILES),
+        ("--num-candidates", args.num_candidates, MOST_CANDIDATES),
+    ):
+        if count > most:
+            raise ValueError(f"{name} must be at most {most}, got {shown(count)}.")
+    if args.duration is not None:
+        as_length("--duration", args.duration)
+    check_seed(args.seed)
     audio_format(args.output)
     paths = output_paths(args.output, args.num_samples)
     for path in paths:
@@ -78,9 +90,12 @@ def run(args: argparse.Namespace) -> int:
 
     import torch
 
+    from ..pipelines.arguments import check_batch
     from ..pipelines.mixtures import Recording
 
     quiet_libraries()
+    num_each = args.num_candidates if args.way in JUDGED else 1
+    check_batch(args.num_samples, num_each)
     recording = Recording.read(args.recording)
     if is_other_system(args.model, args.revision):
         return continue_with_system(args, recording, paths)
@@ -89,8 +104,7 @@ def run(args: argparse.Namespace) -> int:
     arguments = {"prompt": args.prompt}
     if args.guidance_scale is not None:
         arguments["guidance_scale"] = args.guidance_scale
-    judged = args.way in ("replace", "extend", "vary", "loop")
-    number = args.num_samples * (args.num_candidates if judged else 1)
+    number = args.num_samples * num_each
     generators = [torch.Generator().manual_seed((seed + row) % 2**63) for row in range(number)]
     stop = recording.length_in_s if args.stop is None else args.stop
     rate = recording.sampling_rate

@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 import math
 
+from ..given import as_length, shown
+from .generate import check_seed
 from .loading import pick_device, quiet_libraries
 
 EPILOG = """systems (--model [NAME=]WHAT, as often as wanted):
@@ -30,6 +32,8 @@ A run that was interrupted goes on where it stopped: the audio and the embedding
 
 #: lines of one kind on the screen; all of them are in report.json
 MOST_LINES = 20
+#: resamples of an interval: more narrow nothing, and would not end
+MOST_RESAMPLES = 1_000_000
 
 
 def add_parser(subparsers) -> None:
@@ -93,12 +97,17 @@ def add_parser(subparsers) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    if not math.isfinite(args.duration) or args.duration <= 0:
-        raise ValueError(f"--duration must be a positive number of seconds, got {args.duration}.")
+    as_length("--duration", args.duration)
     for name in ("num_prompts", "batch_size", "num_resamples", "num_set_resamples", "num_pairs"):
         if getattr(args, name) is not None and getattr(args, name) < 1:
             raise ValueError(f"--{name.replace('_', '-')} must be at least 1, got {getattr(args, name)}.")
-    for name, least in (("seed", 0), ("num_examples", 0), ("num_memorization_examples", 2)):
+    for name in ("num_resamples", "num_set_resamples"):
+        if getattr(args, name) > MOST_RESAMPLES:
+            raise ValueError(
+                f"--{name.replace('_', '-')} must be at most {MOST_RESAMPLES}, got {shown(getattr(args, name))}."
+            )
+    check_seed(args.seed)
+    for name, least in (("num_examples", 0), ("num_memorization_examples", 2)):
         if getattr(args, name) < least:
             raise ValueError(f"--{name.replace('_', '-')} must be at least {least}, got {getattr(args, name)}.")
     if args.listening_results:

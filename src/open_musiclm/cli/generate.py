@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from ..given import as_length, shown
 from .loading import add_model_arguments, load_pipeline, model_path, quiet_libraries
 from .other_systems import generate_with_system, is_other_system
 from .requests import ATTRIBUTES, PLAIN, add_request_arguments, check_requests, request_arguments, understand_prompts
@@ -84,8 +85,7 @@ def check(args: argparse.Namespace) -> list[Path]:
     from ..audio import audio_format
     from ..outputs import try_folder
 
-    if not math.isfinite(args.duration) or args.duration <= 0:
-        raise ValueError(f"--duration must be a positive number of seconds, got {args.duration}.")
+    as_length("--duration", args.duration)
     if args.num_samples < 1:
         raise ValueError(f"--num-samples must be at least 1, got {args.num_samples}.")
     if args.num_candidates is not None and args.num_candidates < args.num_samples:
@@ -102,8 +102,7 @@ def check(args: argparse.Namespace) -> list[Path]:
         raise ValueError("a prompt is empty; say what the music should be like.")
     if args.temperature is not None and not (math.isfinite(args.temperature) and args.temperature > 0):
         raise ValueError(f"--temperature must be a positive number, got {args.temperature}.")
-    if args.seed is not None and not 0 <= args.seed < 2**63:
-        raise ValueError(f"--seed must lie in [0, 2^63), got {args.seed}.")
+    check_seed(args.seed)
     if args.threads is not None and not 1 <= args.threads <= 1024:
         raise ValueError(f"--threads must lie in [1, 1024], got {args.threads}.")
     model_path(args.model, args.revision)
@@ -114,6 +113,12 @@ def check(args: argparse.Namespace) -> list[Path]:
             raise ValueError(f"{str(path)!r} is already there; pass --overwrite to replace it.")
     try_folder(paths[0].parent)
     return paths
+
+
+def check_seed(seed: int | None) -> None:
+    """Refuse what no generator can begin with."""
+    if seed is not None and not 0 <= seed < 2**63:
+        raise ValueError(f"--seed must lie in [0, 2^63), got {shown(seed)}.")
 
 
 def num_prompts(args: argparse.Namespace) -> int:
@@ -128,11 +133,11 @@ def announce(args: argparse.Namespace, paths: list[Path]) -> None:
         what = f'"{args.prompts[0]}"' if args.prompts else "what is asked for by other arguments than a prompt"
         print(f"{what}, {args.duration:g} s: {where}", flush=True)
         return
-    shown = ", ".join(f'"{prompt}"' for prompt in args.prompts[:5]) + (", …" if len(args.prompts) > 5 else "")
+    first = ", ".join(f'"{prompt}"' for prompt in args.prompts[:5]) + (", …" if len(args.prompts) > 5 else "")
     hint = ""
     if not any(" " in prompt for prompt in args.prompts):
         hint = f' (for one prompt of several words, write it in quotes: "{" ".join(args.prompts[:5])}")'
-    print(f"{len(args.prompts)} prompts, {shown}, {args.duration:g} s each: {where}{hint}", flush=True)
+    print(f"{len(args.prompts)} prompts, {first}, {args.duration:g} s each: {where}{hint}", flush=True)
 
 
 def batches(num_prompts: int, num_samples: int, size: int, together: bool) -> Iterator[tuple[range, range]]:

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from ..given import as_count, as_number, as_tokens, shown
+from ..given import as_count, as_length, as_tokens, shown
 from ..models.streams import TokenStream, check_token_range, flatten_tokens, unflatten_tokens
 from ..tokenizers.attributes import attribute_names
 from .chain import StageChain
@@ -15,8 +15,6 @@ from .mixtures import Mixture, Recording
 
 #: the source of what a text becomes
 PROMPT_SOURCE = "clap"
-#: longest piece asked for by mistake, in seconds: a day
-MAX_LENGTH_IN_S = 86_400.0
 #: rows of one call: with more it is a mistake, and would fill the memory before it fails
 MOST_WAVEFORMS = 4096
 
@@ -57,8 +55,7 @@ def check_batch(num_prompts: int, num_each: int) -> None:
 
 def check_length(audio_length_in_s: Any, sampling_rate: int, name: str = "audio_length_in_s") -> float:
     """The length of a piece in seconds; a `ValueError` if it is no number, or no sample or more than a day."""
-    needed = f"a number of seconds above 0 and up to {MAX_LENGTH_IN_S:.0f}"
-    length = as_number(f"`{name}`", audio_length_in_s, needed, lambda seconds: 0 < seconds <= MAX_LENGTH_IN_S)
+    length = as_length(f"`{name}`", audio_length_in_s)
     if not round(length * sampling_rate):
         raise ValueError(
             f"{length:g} s hold no sample at {sampling_rate} Hz; the shortest piece has {1 / sampling_rate:.2g} s."

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, fields
+
+from ..given import as_length, as_number, shown
+from ..pipelines.arguments import MOST_WAVEFORMS
 
 
 @dataclass(frozen=True)
@@ -29,9 +31,16 @@ class Limits:
 
     def __post_init__(self):
         for field in fields(self):
-            value = getattr(self, field.name)
-            if not (math.isfinite(value) and value > 0):
-                raise ValueError(f"The limit `{field.name}` must be a number above 0, got {value!r}.")
+            as_number(
+                f"The limit `{field.name}`", getattr(self, field.name), "a number above 0", lambda value: value > 0
+            )
+        as_length("The limit `duration_in_s`", self.duration_in_s)
+        for name in ("rows", "variants"):
+            if getattr(self, name) > MOST_WAVEFORMS:
+                raise ValueError(
+                    f"The limit `{name}` must be at most {MOST_WAVEFORMS}, what one call makes, got "
+                    f"{shown(getattr(self, name))}."
+                )
         if self.rows < self.variants:
             object.__setattr__(self, "rows", self.variants)
 
