@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from token_shards import write_dataset
 
-from open_musiclm.data import checking
+from open_musiclm.data import TokenDataset, TokenStreamDataset, checking
 from open_musiclm.data.token_dataset import check_shards
 
 
@@ -64,6 +64,55 @@ def test_a_copied_and_a_cut_shard_are_named(tmp_path):
     second.write_bytes(bytes(damaged))
     with pytest.raises(ValueError, match=r"tokens-00001-of-00002.*damaged"):
         check_shards(folder)
+
+
+def changed(folder, change):
+    """The second shard as another program may write it."""
+    import pyarrow.parquet as pq
+
+    shard = folder / "data" / "tokens-00001-of-00002.parquet"
+    table = pq.read_table(shard)
+    made = change(table)
+    metadata = {key: value for key, value in table.schema.metadata.items() if key != b"huggingface"}
+    pq.write_table(made.replace_schema_metadata(metadata), shard)
+    return folder
+
+
+def test_a_row_group_without_rows_is_refused_when_it_is_opened(tmp_path):
+    folder = changed(write_dataset(tmp_path / "tokens"), lambda table: table.slice(0, 0))
+    for load in (TokenDataset.load, TokenStreamDataset.load):
+        with pytest.raises(ValueError, match=r"tokens-00001-of-00002.*a row group without rows"):
+            load(folder)
+
+
+@pytest.mark.parametrize("shard_without", [0, 1])
+def test_one_shards_columns_do_not_decide_for_the_others(tmp_path, shard_without):
+    """A shard without any caption, as another program writes it, has a column of no type."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    folder = write_dataset(tmp_path / "tokens")
+    for number, shard in enumerate(sorted((folder / "data").iterdir())):
+        table = pq.read_table(shard)
+        values = pa.array([None, None]) if number == shard_without else pa.array(["calm", "fast"])
+        metadata = {key: value for key, value in table.schema.metadata.items() if key != b"huggingface"}
+        place = table.column_names.index("caption")
+        pq.write_table(table.set_column(place, "caption", values).replace_schema_metadata(metadata), shard)
+    expected = [None, None, "calm", "fast"] if shard_without == 0 else ["calm", "fast", None, None]
+    tokens = TokenDataset.load(folder, crops_per_file=1, cache_dir=tmp_path / "cache")
+    assert [tokens[place]["caption"] for place in range(4)] == expected
+    stream = TokenStreamDataset.load(folder, shuffle_buffer=0)
+    stream.endless = False
+    assert [row["caption"] for row in stream] == expected
+
+
+@pytest.mark.parametrize("content", [b'{"format": ' + b"9" * 5000 + b"}", b"[" * 100_000, b"\xff\xfe", b"{"])
+def test_a_record_that_cannot_be_read_is_named(tmp_path, content):
+    folder = write_dataset(tmp_path / "tokens")
+    (folder / "tokens.json").write_bytes(content)
+    with pytest.raises(ValueError, match=r"tokens\.json is no record of a token dataset") as caught:
+        check_shards(folder)
+    assert "\n" not in str(caught.value)
 
 
 def test_a_sound_dataset_is_read_once(tmp_path, monkeypatch):

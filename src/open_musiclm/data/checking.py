@@ -69,6 +69,11 @@ def _check_shard(shard: Path, record: TokenRecord) -> list[int]:
         indices: list[int] = []
         for group in range(file.num_row_groups):
             table = file.read_row_group(group, columns=["index", "path", *(s.argument for s in record.streams)])
+            if not len(table):
+                raise ValueError(
+                    f"{str(shard)!r} has a row group without rows, which `datasets` cannot read: another program wrote it. "
+                    "Delete it, and give `open-musiclm tokenize` the same command again."
+                )
             paths = table["path"].to_pylist()
             for stream in record.streams:
                 _check_column(table[stream.argument], stream, [f"{str(shard)!r}, {path!r}" for path in paths])

@@ -116,6 +116,9 @@ class TokenRecord:
     def from_json(cls, text: str, where: str) -> TokenRecord:
         try:
             content = json.loads(text)
+        except (ValueError, RecursionError) as error:
+            raise ValueError(f"{where} is no record of a token dataset: {shown(error)}.") from error
+        try:
             if content["format"] != FORMAT:
                 raise ValueError(f"{where} has the format {shown(content['format'])}; this version reads {FORMAT}.")
             streams = tuple(resolve_streams(content["streams"]))
@@ -125,7 +128,7 @@ class TokenRecord:
             for name, least in (("num_files", 0), ("files_per_shard", 1)):
                 as_count(f"{where}: {name}", files[name], least)
             return cls(streams, settings, files, str(content["software"]))
-        except (json.JSONDecodeError, KeyError, TypeError, RecursionError) as error:
+        except (KeyError, TypeError) as error:
             raise ValueError(f"{where} is no record of a token dataset: {shown(error)}.") from error
 
     @classmethod
@@ -136,7 +139,7 @@ class TokenRecord:
             raise ValueError(
                 f"{str(folder)!r} is no token dataset: it holds no {RECORD_FILE}. `open-musiclm tokenize` makes one."
             )
-        return cls.from_json(path.read_text(encoding="utf-8"), str(path))
+        return cls.from_json(path.read_text(encoding="utf-8", errors="replace"), str(path))
 
     def differences(self, other: TokenRecord) -> list[str]:
         """What differs, in words; the version of the software may."""

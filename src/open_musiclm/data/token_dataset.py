@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from ..extras import extra_needed
 from ..models.streams import PADDING_ID
 from .checking import check_row, check_tokens
 from .records import HIDDEN_ID, RECORD_FILE, TokenRecord
-from .shards import record_of_shard, shard_path
+from .shards import record_of_shard, shard_path, token_features
 
 #: crops of every file in one epoch of a `TokenDataset`
 CROPS_PER_FILE = 100
@@ -75,12 +75,14 @@ class TokenDataset(torch.utils.data.Dataset):
 
         folder = dataset_folder(path, revision)
         record, shards = check_shards(folder)
-        table = load_dataset(
-            "parquet",
-            data_files=plain_names(folder, shards),
-            split="train",
-            cache_dir=None if cache_dir is None else str(cache_dir),
-        )
+        with one_table(str(folder)):
+            table = load_dataset(
+                "parquet",
+                data_files=plain_names(folder, shards),
+                split="train",
+                cache_dir=None if cache_dir is None else str(cache_dir),
+                **read_as(record),
+            )
         return cls(table, record, crops_per_file)
 
     @property
@@ -160,14 +162,14 @@ class TokenStreamDataset(torch.utils.data.IterableDataset):
             record = TokenRecord.load(dataset_folder(path, revision, shards=False))
             there, number = f"hf://datasets/{path}{f'@{revision}' if revision else ''}", record.num_shards
             files = [f"{there}/{shard_path(Path(), shard, number).as_posix()}" for shard in range(number)]
-        table = load_dataset("parquet", data_files=files, split="train", streaming=True)
+        table = load_dataset("parquet", data_files=files, split="train", streaming=True, **read_as(record))
         return cls(table, record, shuffle_buffer, seed)
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
         while True:
             self.table.set_epoch(self._pass)
             empty = True
-            for row in self.table:
+            for row in self._rows():
                 empty = False
                 row = row_of_table(row, self.record)
                 for stream in self.record.streams:
@@ -178,6 +180,10 @@ class TokenStreamDataset(torch.utils.data.IterableDataset):
             self._pass += 1
             if not self.endless:
                 return
+
+    def _rows(self) -> Iterator[Any]:
+        with one_table("The stream of tokens"):
+            yield from self.table
 
     def split_by_node(self, rank: int, world_size: int) -> TokenStreamDataset:
         """The part of one of several processes (shards are dealt out if their number is a multiple of theirs)."""
@@ -195,6 +201,27 @@ class TokenStreamDataset(torch.utils.data.IterableDataset):
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self._pass = state["pass"]
         self.table.load_state_dict(state["table"])
+
+
+def read_as(record: TokenRecord) -> dict[str, Any]:
+    """Arguments for `load_dataset`: the columns and their types, which no shard decides for the others."""
+    features = token_features(record)
+    return {"features": features, "columns": list(features)}
+
+
+@contextmanager
+def one_table(what: str) -> Iterator[None]:
+    """What `datasets` raises where shards do not make one table, as a `ValueError` of one line."""
+    from datasets.exceptions import DatasetGenerationError
+
+    try:
+        yield
+    except (DatasetGenerationError, TypeError) as error:
+        told = " ".join(str(error.__cause__ or error).split())[:200]
+        raise ValueError(
+            f"{what} cannot be read as one table ({told}): shards are of different kinds, or damaged. Delete those that "
+            "`open-musiclm tokenize` did not write, and give it the same command again."
+        ) from error
 
 
 def row_of_table(table: Any, record: TokenRecord) -> dict[str, Any]:
