@@ -18,6 +18,9 @@ from .version import __version__
 #: of the system: no space, quota, largest file, read-only, device
 NO_PLACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO)
 
+#: how often a folder is made anew that goes away before anything is in it
+MOST_TRIES = 100
+
 
 @contextmanager
 def sole_writer(output: str | os.PathLike, part: str = "") -> Iterator[None]:
@@ -31,7 +34,6 @@ def sole_writer(output: str | os.PathLike, part: str = "") -> Iterator[None]:
     """
     output = Path(output)
     is_new = not output.exists()
-    output.mkdir(parents=True, exist_ok=True)
     path = output / f".lock{part}.part"  # as what is left of a file: one that a killed process left is no hindrance
     file = _hold(path, output)
     try:
@@ -47,7 +49,7 @@ def sole_writer(output: str | os.PathLike, part: str = "") -> Iterator[None]:
 
 def _hold(path: Path, output: Path) -> IO[str]:
     while True:
-        file = path.open("a+", encoding="ascii")
+        file = _open_in(output, path)
         if not _lock(file):
             file.seek(0)
             holder = file.read().strip() or "unknown"
@@ -62,6 +64,16 @@ def _hold(path: Path, output: Path) -> IO[str]:
                 file.flush()
                 return file
         file.close()  # its holder has removed it in the meantime
+
+
+def _open_in(output: Path, path: Path) -> IO[str]:
+    """The file, in a folder that whoever held it before may be removing just now."""
+    for _ in range(MOST_TRIES):
+        with suppress(FileNotFoundError, FileExistsError):
+            output.mkdir(parents=True, exist_ok=True)
+            return path.open("a+", encoding="ascii")
+    output.mkdir(parents=True, exist_ok=True)
+    return path.open("a+", encoding="ascii")
 
 
 def _lock(file: IO[str]) -> bool:

@@ -74,6 +74,41 @@ def test_without_a_record_pytorchs_own_checksums_are_read(folder, name, how):
     assert last_complete_checkpoint(folder).name == "checkpoint-10"
 
 
+@pytest.mark.parametrize("name", ["optimizer.pt", "scheduler.pt", "rng_state.pth"])
+def test_without_a_record_another_state_in_its_place_is_noticed(folder, name):
+    newest = folder / "checkpoint-20"
+    (newest / "files.json").unlink()
+    other = "scheduler.pt" if name != "scheduler.pt" else "optimizer.pt"
+    (newest / name).write_bytes((newest / other).read_bytes())
+    assert fault(newest) == f"{name} is damaged"
+
+
+def test_an_archive_that_only_pytorch_cannot_read_is_damaged(folder):
+    """The end of a large zip says on which disk it is: Python passes over that."""
+    newest = folder / "checkpoint-20"
+    (newest / "files.json").unlink()
+    content = bytearray((newest / "scheduler.pt").read_bytes())
+    content[content.rindex(b"PK\x06\x06") + 16] ^= 1
+    (newest / "scheduler.pt").write_bytes(content)
+    with pytest.raises(RuntimeError):
+        torch.load(newest / "scheduler.pt", weights_only=True)
+    assert fault(newest) == "scheduler.pt is damaged"
+
+
+@pytest.mark.parametrize("name", ["\x1b[2J", "a" * 300, "\x00", "a" * 5000])
+def test_names_in_a_damaged_record_are_told_in_a_line(folder, name):
+    (folder / "checkpoint-20" / "files.json").write_text(json.dumps({name: [1, 2]}))
+    said = fault(folder / "checkpoint-20")
+    assert said.endswith("is missing")
+    assert said.isprintable()
+    assert len(said) < 200
+
+
+def test_a_folder_whose_number_is_no_number_is_no_checkpoint(folder):
+    (folder / "checkpoint-²").mkdir()
+    assert last_complete_checkpoint(folder).name == "checkpoint-20"
+
+
 def test_a_damaged_record_is_no_reason_to_stop(folder):
     (folder / "checkpoint-20" / "files.json").write_text("{")
     assert fault(folder / "checkpoint-20") == "files.json is damaged"

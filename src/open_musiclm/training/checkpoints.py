@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import json
 import os
+import pickle
 import zipfile
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
 from ..data.records import write_whole
+from ..given import shown
 from ..hub.files import read_header
 
 PREFIX = "checkpoint-"
 STATE_FILE = "trainer_state.json"
 #: sizes and checksums of a checkpoint's files
 SEAL_FILE = "files.json"
+#: what the Trainer saves with `torch.save`, each under its own name
+STATES = ("optimizer", "scheduler", "rng_state")
 #: what a step needs besides the weights
 NEEDED = {"optimizer*": "the optimizer's state", "scheduler.pt": "the learning rate's state"}
 
@@ -23,7 +27,11 @@ NEEDED = {"optimizer*": "the optimizer's state", "scheduler.pt": "the learning r
 def checkpoint_step(folder: Path) -> int | None:
     """The step of a checkpoint's folder, `None` if it is no such folder."""
     number = folder.name.removeprefix(PREFIX)
-    return int(number) if folder.name.startswith(PREFIX) and number.isdigit() and folder.is_dir() else None
+    return (
+        int(number)
+        if folder.name.startswith(PREFIX) and number.isascii() and number.isdigit() and folder.is_dir()
+        else None
+    )
 
 
 def seal_checkpoint(checkpoint: Path) -> None:
@@ -77,11 +85,14 @@ def _damaged(checkpoint: Path) -> Iterator[str]:
         except (OSError, ValueError, TypeError, AttributeError, RecursionError):
             yield f"{SEAL_FILE} is damaged"
     for name, (size, crc) in sealed.items():
-        path = checkpoint / name
-        if not path.is_file():
-            yield f"{name} is missing"
-        elif path.stat().st_size != size or checksum(path) != crc:
-            yield f"{name} is damaged"
+        path, told = checkpoint / name, name if name.isprintable() and len(name) < 100 else shown(name)
+        try:
+            found = path.stat().st_size
+        except (OSError, ValueError):
+            yield f"{told} is missing"
+            continue
+        if not path.is_file() or found != size or checksum(path) != crc:
+            yield f"{told} is damaged"
     for pattern, is_whole in (
         ("*.pt", _is_whole_archive),
         ("*.pth", _is_whole_archive),
@@ -93,14 +104,33 @@ def _damaged(checkpoint: Path) -> Iterator[str]:
 
 
 def _is_whole_archive(path: Path) -> bool:
-    """Whether a file of `torch.save`, which is a zip, can be read and holds what it held."""
+    """Whether a file of `torch.save`, which is a zip, can be read and holds what it held.
+
+    `torch.save` names what is in the archive by the file: so another file in the place of a state is noticed.
+    """
+    from torch.serialization import get_unsafe_globals_in_checkpoint
+
     try:
         with path.open("rb") as file, zipfile.ZipFile(file) as archive:
             file.seek(0)
             # in front of an archive zipfile passes over anything, and PyTorch over nothing
-            return file.read(4) == b"PK\x03\x04" and archive.testzip() is None
+            if file.read(4) != b"PK\x03\x04" or archive.testzip() is not None:
+                return False
+            names = archive.namelist()
+            if len(set(names)) < len(names):  # of two of one name, one was not looked at
+                return False
     except (OSError, EOFError, ValueError, NotImplementedError, RuntimeError, zipfile.BadZipFile, zlib.error):
         return False
+    own = next((state for state in STATES if path.stem.startswith(state)), None)
+    if own is not None and any(name.startswith(state) for name in names for state in STATES if state != own):
+        return False
+    try:  # PyTorch's own reader is stricter; nothing is unpickled
+        get_unsafe_globals_in_checkpoint(path)
+    except (OSError, RuntimeError):
+        return False
+    except (ValueError, EOFError, pickle.UnpicklingError):  # an archive, of something that the Trainer does not read
+        return True
+    return True
 
 
 def _has_header(path: Path) -> bool:
