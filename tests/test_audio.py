@@ -104,5 +104,10 @@ def test_texts_that_libsndfile_wrote_are_read(tmp_path):
         file.comment = '{"prompt": "a"}'
         file.write(np.zeros(9))
     assert read_metadata(tmp_path / "a.wav") == {"prompt": "a"}
+    for comment in ("5", "[" * 1500, "9" * 1500, "null"):  # by other programs
+        with soundfile.SoundFile(tmp_path / "c.wav", "w", 8000, 1) as file:
+            file.comment = comment
+            file.write(np.zeros(9))
+        assert read_metadata(tmp_path / "c.wav") == {"comment": comment}
     soundfile.write(tmp_path / "b.wav", np.zeros(9), 8000)
     assert read_metadata(tmp_path / "b.wav") == {}

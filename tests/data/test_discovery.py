@@ -67,6 +67,7 @@ def test_manifest_keeps_its_order_and_paths_are_relative_to_it(tmp_path, ending)
         ("empty", None, "holds no audio"),
         ("list.jsonl", "{oops", "Line 1 of"),
         ("list.jsonl", "[1]", "no JSON object"),
+        ("list.jsonl", '{"year": ' + "9" * 5000 + "}", "Line 1 of .*list.jsonl' is no JSON"),
         ("list.csv", "title\nsong\n", "names no file"),
         ("list.csv", "", "names no files"),
         ("list.csv", b"path,artist\n1.wav,Beyonc\xe9\n", "cannot be read as a table in UTF-8"),

@@ -43,8 +43,10 @@ def test_json_lines_and_musiccaps_columns(tmp_path):
     [
         ("a.txt", "\n \n", "no prompt: 2 empty lines"),
         ("a.txt", "", "no prompt"),
-        ("a.csv", "title,length\nx,1\n", "columns length, title, none of them prompt, caption, text"),
+        ("a.csv", "title,length\nx,1\n", "columns 'length, title', none of them prompt, caption, text"),
+        ("a.csv", "a" * 5000 + ",\x1b[2J\nx,1\n", r"a.csv has the columns .{1,200}, none of them"),
         ("a.jsonl", "{broken", "is no JSON"),
+        ("a.jsonl", '{"tempo": ' + "9" * 5000 + "}", "a.jsonl is no JSON"),
         ("a.pdf", "x", "ends in '.pdf'"),
         ("a.txt", b"caf\xe9\n", "a.txt' is not UTF-8 .byte 3"),
         ("a.csv", b"prompt\ncaf\xe9\n", "a.csv' is not UTF-8"),
@@ -65,6 +67,13 @@ def test_commas_spaces_and_case_of_a_table(tmp_path):
     file.write_text("id,prompt\na,slow, sad\n")
     with pytest.raises(ValueError, match=r"Line 2 .*3 fields.*quotes"):
         read_prompts(str(file))
+
+
+@pytest.mark.parametrize("tempo", ["1e999", "-1", "NaN", '"fast"', "[1]", "9" * 400])
+def test_a_tempo_that_is_no_number_asks_for_none(tmp_path, tempo):
+    (tmp_path / "p.jsonl").write_text(f'{{"prompt": "a piano", "tempo": {tempo}}}\n')
+    (prompt,), _ = read_prompts(str(tmp_path / "p.jsonl"))
+    assert prompt.tempo is None
 
 
 def test_halves_of_characters_can_be_written(tmp_path):

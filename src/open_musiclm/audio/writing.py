@@ -94,9 +94,10 @@ def read_metadata(source: str | os.PathLike | bytes) -> dict[str, Any]:
             with soundfile.SoundFile(file) as sound:
                 comment = sound.comment
     try:
-        return json.loads(comment) if comment else {}
-    except json.JSONDecodeError:
-        return {"comment": comment}
+        stored = json.loads(comment) if comment else {}
+    except (ValueError, RecursionError):  # a text that is no JSON, or JSON that Python does not read
+        stored = None
+    return stored if isinstance(stored, dict) else {"comment": comment}
 
 
 def append_info(file: IO[bytes], texts: dict[str, str]) -> None:

@@ -15,6 +15,6 @@ def parse_settings(settings: list[str]) -> dict[str, Any]:
             raise ValueError(f"{setting!r} is no setting: write NAME=VALUE.")
         try:
             parsed[name] = json.loads(value)
-        except json.JSONDecodeError:
+        except (ValueError, RecursionError):
             parsed[name] = value
     return parsed

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from ..audio.reading import AUDIO_ENDINGS
+from ..given import shown
 from .pairing import PATH_RULES, pair, plain_path
 from .tables import first_column, read_table
 
@@ -79,7 +80,7 @@ def _file_of_row(row: dict[str, Any], number: int, manifest: Path) -> AudioFile:
     column = first_column(row, PATH_COLUMNS)
     if column is None:
         raise ValueError(
-            f"Row {number} of {str(manifest)!r} names no file; it has the columns {sorted(row)}, and one of "
+            f"Row {number} of {str(manifest)!r} names no file; it has the columns {shown(sorted(row))}, and one of "
             f"{', '.join(PATH_COLUMNS)} is needed."
         )
     name = str(row.pop(column))

@@ -8,6 +8,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, TextIO
 
+from ..given import shown
+
 
 def read_table(path: Path) -> Iterator[dict[str, Any]]:
     """The rows of a CSV with a header, or of a JSONL file.
@@ -32,7 +34,7 @@ def csv_rows(file: TextIO, where: str) -> Iterator[dict[str, Any]]:
         header = [name.strip() for name in next(reader, [])]
         twice = sorted({name for name in header if name and header.count(name) > 1})
         if twice:
-            raise ValueError(f"{where!r} has two columns {twice[0]!r}: rename one.")
+            raise ValueError(f"{where!r} has two columns {shown(twice[0])}: rename one.")
         for fields in reader:
             if not any(field.strip() for field in fields):
                 continue
@@ -61,7 +63,7 @@ def _json_lines(file: TextIO, path: Path) -> Iterator[dict[str, Any]]:
             continue
         try:
             row = json.loads(line)
-        except (json.JSONDecodeError, RecursionError) as error:
+        except (ValueError, RecursionError) as error:
             raise ValueError(f"Line {number} of {str(path)!r} is no JSON: {error}.") from error
         if not isinstance(row, dict):
             raise ValueError(f"Line {number} of {str(path)!r} is no JSON object.")

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..data.tables import csv_rows, first_column
+from ..given import shown
 from .metrics.chroma import Key, parse_key
 
 __all__ = ["Prompt", "Skipped", "read_musiccaps", "read_prompts"]
@@ -100,7 +101,7 @@ def read_musiccaps(num_prompts: int | None = None) -> tuple[list[Prompt], list[S
         rows = list(load_dataset("google/MusicCaps", split="train"))
     except Exception as error:
         raise ValueError(
-            f"MusicCaps could not be read from the Hub ({str(error).splitlines()[0]}). Download musiccaps-public.csv "
+            f"MusicCaps could not be read from the Hub ({' '.join(str(error).split())[:200]}). Download musiccaps-public.csv "
             "and give its path."
         ) from error
     return _prompts_of(rows, "MusicCaps", num_prompts)
@@ -112,7 +113,7 @@ def _json_rows(name: str, text: str) -> list[dict]:
             rows = json.loads(text)
         else:
             rows = [json.loads(line) if line.strip() else {} for line in text.splitlines()]
-    except json.JSONDecodeError as error:
+    except ValueError as error:  # among them numbers of more digits than Python reads
         raise ValueError(f"{name} is no JSON: {error}.") from error
     rows = [{"prompt": row} if isinstance(row, str) else row for row in rows]
     if not all(isinstance(row, dict) for row in rows):
@@ -128,7 +129,7 @@ def _prompts_of(rows: list[dict], source: str, num_prompts: int | None) -> tuple
     columns = {str(column) for row in rows for column in row if column}
     if rows and columns and not {column.strip().lower() for column in columns} & set(TEXT_COLUMNS):
         raise ValueError(
-            f"{source} has the columns {', '.join(sorted(columns))}, none of them {', '.join(TEXT_COLUMNS)}."
+            f"{source} has the columns {shown(', '.join(sorted(columns)))}, none of them {', '.join(TEXT_COLUMNS)}."
         )
     for number, row in enumerate(rows, start=1):
         text = _whole(_first(row, TEXT_COLUMNS) or "").strip()
@@ -175,7 +176,7 @@ def _tempo(row: dict, text: str) -> float | None:
     if given:
         try:
             number = float(given)
-        except (TypeError, ValueError):
+        except (TypeError, ValueError, OverflowError):
             number = math.nan  # a word ("fast"), which asks for no number
         if math.isfinite(number) and number > 0:
             return number
