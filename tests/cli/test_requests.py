@@ -68,6 +68,7 @@ def test_a_draft_kept_as_tokens_is_made_longer(run, tmp_path):
     [
         ([], "say what the music should be like"),
         (["song", "--melody", "hum.wav"], "there is no file 'hum.wav'"),
+        (["song", "--timing", "A" * 5000], "--timing must be a number of seconds, got 'AAA"),
         (["song", "--tempo", "120"], "No stage of this pipeline has a stream of tempo"),
         (["song", "--guidance-scale", "3"], "condition dropout"),
         (["song", "--negative-prompt", "drums"], "guidance_scale"),
@@ -81,6 +82,7 @@ def test_what_cannot_be_asked_for_is_one_line(run, tmp_path, arguments, says):
     code, printed = run("generate", *arguments, "-d", "1", "-o", str(tmp_path / "song.wav"))
     assert code == 1
     assert says in printed
+    assert len(printed) < 2000
     assert "Traceback" not in printed
     assert not (tmp_path / "song.wav").exists()
 

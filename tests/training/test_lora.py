@@ -108,6 +108,18 @@ def test_an_adapter_for_other_tokens_is_refused(tmp_path):
         load_lora(tiny_stage("semantic"), tmp_path)
 
 
+@pytest.mark.parametrize("value", [5, {"a": 1}, [1], True])
+@pytest.mark.parametrize("name", ["base_model_name_or_path", "revision", "task_type", "peft_version"])
+def test_settings_of_another_type_are_refused_by_name(tmp_path, name, value):
+    adapter(tmp_path, 0)
+    path = tmp_path / "adapter_config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), name: value}))
+    stage = tiny_stage("fine")
+    with pytest.raises(ValueError, match=f"adapter_config.json: `{name}` must be a text, got"):
+        load_lora(stage, tmp_path)
+    assert not any("lora" in parameter for parameter, _ in stage.named_parameters())
+
+
 def test_wrong_calls_are_refused(tmp_path):
     with pytest.raises(ValueError, match="at least one adapter"):
         load_lora(tiny_stage("fine"))

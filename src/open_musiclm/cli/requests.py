@@ -6,6 +6,8 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from ..given import shown
+
 #: arguments that are handed to the pipeline under their own names
 PLAIN = (
     "negative_prompt",
@@ -91,7 +93,7 @@ def request_arguments(args: argparse.Namespace, pipe: Any) -> dict[str, Any]:
     for name in ATTRIBUTES:
         value = getattr(args, name)
         if value is not None:
-            asked[name] = float(value) if name == "timing" else value
+            asked[name] = _seconds(name, value) if name == "timing" else value
     if args.from_tokens is not None:
         asked["beginnings"] = load_tokens(args.from_tokens, pipe)
     if args.structure_from is not None:
@@ -103,6 +105,13 @@ def request_arguments(args: argparse.Namespace, pipe: Any) -> dict[str, Any]:
     if args.save_tokens is not None:
         asked["return_tokens"] = True
     return asked
+
+
+def _seconds(name: str, text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise ValueError(f"--{name} must be a number of seconds, got {shown(text)}.") from None
 
 
 def check_requests(args: argparse.Namespace) -> None:

@@ -20,6 +20,8 @@ KNOWN = {
     "use_dora", "rank_pattern", "alpha_pattern", "layers_to_transform", "layers_pattern", "init_lora_weights",
     "loftq_config", "qalora_group_size",
 }  # fmt: skip
+#: those of them that PEFT takes for texts
+TEXTS = ("task_type", "peft_version", "base_model_name_or_path", "revision")
 
 
 def read_adapter_header(adapter: str | os.PathLike) -> dict[str, StoredTensor]:
@@ -50,6 +52,9 @@ def check_adapter_config(adapter: str | os.PathLike, header: dict[str, StoredTen
     for name, value in config.items():
         if name not in KNOWN and value not in (None, False, [], {}, getattr(usual, name, None)):
             raise ValueError(f"{path}: {shown(name)} is {shown(value)}; an adapter that asks for this is not read.")
+    for name in TEXTS:
+        if not isinstance(config.get(name), str | None):
+            raise ValueError(f"{path}: `{name}` must be a text, got {shown(config[name])}.")
     if not isinstance(config.get("init_lora_weights", True), bool | None):
         raise ValueError(
             f"{path}: `init_lora_weights` changes the stage's own weights; save the adapter as a plain LoRA."
