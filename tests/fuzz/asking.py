@@ -1,9 +1,17 @@
 """A tiny pipeline that can be asked for everything, with short windows: a call makes little more than it is asked for."""
 
+import numpy as np
+import torch
 from tiny import tiny_pipeline, tiny_stage
 
 from open_musiclm.cli import main
 from open_musiclm.tokenizers.attributes import find_attribute
+
+#: what attributes are asked for, in Python and (the texts) by command
+REQUESTS = ("120", "120 bpm", "nan bpm", "1e999", "A minor", "H", "A" * 5000, "C##", "folk", "folk+techno", "a+b+c", "+", "la la", "\u0301", "ﬁ", "ß" * 9, (1e9, 0), (5, 1), (5, 9),
+            [(0, 1, 60)], [(0, 1, 128)], [(0, 1e308, 60)], [(0, 10**400, 60)], [(0, 1, "la")], [(0, 2, "a"), (1, 3, "b")], [(0, 1e-300, "a")],
+            (np.sin(np.arange(9000) / 9), 8000), (np.zeros(100), 8000), (np.ones(1), 8000), (np.ones((9, 0)), 8000), (np.ones(100), 10**12),
+            (np.ones(100), 0), (np.ones(100), -8000), (torch.ones(100), 8000), (np.array(["a"]), 8000))  # fmt: skip
 
 
 def asking_pipeline():

@@ -1,7 +1,17 @@
 """Every test of this room runs with few attempts, and with many where slow tests are asked for; a table counts them."""
 
+import numpy as np
 import pytest
 from tally import TALLIES
+
+from open_musiclm.audio import write_audio
+
+
+@pytest.fixture(scope="module")
+def sound(tmp_path_factory):
+    path = tmp_path_factory.mktemp("sounds") / "song.wav"
+    write_audio(path, 0.3 * np.sin(np.arange(8000) / 4)[None], 8000)
+    return path
 
 
 @pytest.fixture(params=["few", pytest.param("many", marks=[pytest.mark.slow, pytest.mark.timeout(7200)])])
