@@ -10,6 +10,8 @@ import time
 
 import torch
 
+from open_musiclm.training import StageAdamW
+
 from . import original
 from .machine import PeakMemory, describe, measure_floor, synchronize, table
 from .models import STAGES, random_stage
@@ -29,9 +31,9 @@ def operations(stage, rows: int, batch_size: int) -> float:
 
 
 def step_seconds(stage, ids: dict, labels: torch.Tensor, repeats: int, autocast: bool) -> list[float]:
-    """Seconds of whole steps, sorted: forward, backward, clipping, AdamW."""
+    """Seconds of whole steps, sorted: forward, backward, clipping, AdamW as `train` has it."""
     device = stage.device
-    optimizer = torch.optim.AdamW(stage.parameters(), lr=3e-4, fused=device.type == "cuda")
+    optimizer = StageAdamW(stage.parameters(), lr=3e-4, fused=device.type == "cuda")
     taken = []
     for _ in range(repeats + 2):
         synchronize(device)

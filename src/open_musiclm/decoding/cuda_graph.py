@@ -1,23 +1,29 @@
 """Decoding on a GPU: one recorded step, sampling included, replayed for every token without a host synchronisation.
 
-    prefill (eager, once a window) ─→ buffers that never move ─→ replay, replay, replay … ─→ token ids
+    prefill (once a window) ─→ buffers that never move ─→ replay, replay, replay … ─→ token ids
 
 The recording is kept with the model and serves every window of the same shape. Which step is recorded is found out on
-the device: the fastest at this shape of those that pass the check (recorded_step.py).
+the device: the fastest at this shape of those that pass the check (recorded_step.py). Where windows of a shape come up
+again, their prefill is recorded too (recorded_prefill.py).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import AbstractContextManager, nullcontext, suppress
+import warnings
+import weakref
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from dataclasses import replace
 from typing import ClassVar, cast
 
 import torch
+from torch import nn
 
 from ..models.patterns import num_columns
 from .interface import Request, Stage
 from .packed import FastDecoder
 from .packed_weights import PackedStage
+from .recorded_prefill import KEPT_PREFILLS, MOST_SHARE, Prefill, PrefillRecording, bytes_of_recording
 from .recorded_step import choose_step
 from .sampling import StandardSampling, StepSampler
 from .static_step import StaticState
@@ -33,15 +39,30 @@ def can_record_steps(device: torch.device) -> bool:
     return device.type == "cuda" and torch.version.cuda is not None and not torch.is_autocast_enabled("cuda")
 
 
+@contextmanager
+def as_plain_tensors() -> Iterator[None]:
+    """Buffers made within may be written whether or not the call that makes them is under `torch.inference_mode`."""
+    with torch.inference_mode(False), torch.no_grad():
+        yield
+
+
 class StepRecording:
     """A step over buffers of its own: recorded as a CUDA graph on a GPU, called as it is elsewhere (for tests)."""
 
     def __init__(
         self, packed: PackedStage, shape: tuple[int, int, int], sampling: StandardSampling | None, do_sample: bool
     ):
-        self.state = StaticState(packed, *shape)
-        with self._on_device():
+        with as_plain_tensors():
+            self.state = StaticState(packed, *shape)
+        with as_plain_tensors(), self._on_device():
             self.step = choose_step(packed, self.state, sampling, do_sample)
+        #: prefills that write this state, by the shape of a window's ids; the last used stands last
+        self.prefills: dict[tuple, PrefillRecording] = {}
+
+    @property
+    def num_bytes(self) -> int:
+        own = sum(buffer.nbytes for buffer in self.state.buffers().values())
+        return own + sum(prefill.num_bytes for prefill in self.prefills.values())
 
     def _on_device(self) -> AbstractContextManager:
         device = self.state.ids.device
@@ -59,6 +80,20 @@ class StepRecording:
         with self._on_device():
             self.step()
 
+    def prefill(
+        self, shape: tuple, prefill: Prefill, ids: dict[str, torch.Tensor], num_rows: int, num_bytes: int
+    ) -> torch.Tensor:
+        """Logits behind a window of `num_rows` known rows, by a recording of windows of this shape; see its arguments."""
+        with self._on_device():
+            recording = self.prefills.pop(shape, None)
+            if recording is None:
+                with as_plain_tensors():
+                    recording = PrefillRecording(prefill, ids, self.state, num_rows, num_bytes)
+            self.prefills[shape] = recording
+            for oldest in list(self.prefills)[:-KEPT_PREFILLS]:
+                del self.prefills[oldest]
+            return recording(ids)
+
 
 def _take_recording(
     packed: PackedStage, shape: tuple[int, int, int], sampling: StandardSampling | None, do_sample: bool
@@ -73,17 +108,18 @@ def _take_recording(
 
 def _give_back(packed: PackedStage, recording: tuple[tuple, StepRecording]) -> None:
     packed.recordings.append(recording)
-    device = recording[1].state.ids.device
-    most_bytes = float("inf")
-    if device.type == "cuda":
-        most_bytes = torch.cuda.get_device_properties(device).total_memory * KEPT_SHARE
-    forget_oldest(packed.recordings, most_bytes)
+    forget_oldest(packed.recordings, memory_of(recording[1].state.ids.device) * KEPT_SHARE)
+
+
+def memory_of(device: torch.device) -> float:
+    """Bytes of a GPU's memory; elsewhere no limit."""
+    return torch.cuda.get_device_properties(device).total_memory if device.type == "cuda" else float("inf")
 
 
 def forget_oldest(recordings: list[tuple[tuple, StepRecording]], most_bytes: float) -> None:
     """Keep the newest recordings: so many, and of so many bytes, but at least one."""
     del recordings[:-KEPT_RECORDINGS]
-    sizes = [sum(buffer.nbytes for buffer in each.state.buffers().values()) for _, each in recordings]
+    sizes = [each.num_bytes for _, each in recordings]
     while len(sizes) > 1 and sum(sizes) > most_bytes:
         del sizes[0], recordings[0]
 
@@ -108,10 +144,59 @@ class GraphDecoder(FastDecoder):
             return f"records CUDA graphs, without autocast; this stage is on {stage.device}"
         return super().supports(stage, request)
 
+    def prefill(self, steps: torch.Tensor) -> torch.Tensor:
+        """As it is the first time that a window has this shape, and by a recording from then on."""
+        known = self.packed.known_windows
+        ids = {**self.request.streams, self.stream.argument: steps}
+        shape = (
+            self.request.num_steps,
+            self.request.mask_condition_eos,
+            *((name, *each.shape) for name, each in ids.items()),
+        )
+        first_row = known.first_rows.get(shape)
+        if first_row is None or known.fault is not None:
+            logits = super().prefill(steps)
+            known.remember(shape, self.first_row)
+            return logits
+        known.remember(shape, first_row)
+        num_rows = first_row + steps.shape[1]
+        num_bytes = bytes_of_recording(self.stage.config, len(steps), num_rows, self.packed.dtype)
+        if num_bytes > MOST_SHARE * memory_of(steps.device):
+            return super().prefill(steps)
+        self._take(len(steps), first_row + self.request.num_steps)
+        self.first_row = first_row
+        _, recording = cast(tuple, self.recording)
+        try:
+            return recording.prefill(shape, self._prefill_of(recording.state), ids, num_rows, num_bytes)
+        except Exception as error:  # what cannot be recorded, an old driver, no memory: slower, but the same tokens
+            known.fault = f"{type(error).__name__}: {error}"
+        warnings.warn(
+            f"Prefills are not recorded here: {known.fault}. They are computed as they are; the tokens are the same.",
+            stacklevel=2,
+        )
+        return self._fill(recording.state, ids)
+
+    def _prefill_of(self, state: StaticState) -> Prefill:
+        """This window's prefill as a function of its ids; it is kept with the weights and does not hold the stage."""
+        stage, request, kind = weakref.ref(cast(nn.Module, self.stage)), replace(self.request, streams={}), type(self)
+        return lambda ids: kind(cast(Stage, stage()), request)._fill(state, ids)
+
+    def _fill(self, state: StaticState, ids: Mapping[str, torch.Tensor]) -> torch.Tensor:
+        """A window's ids by argument name → the state as its steps need it, and the next logits. Waits for no value."""
+        steps = ids[self.stream.argument]
+        x, key_mask = self._embed_window(ids, steps)
+        self._set_up(state, key_mask)
+        return self._compute_window(x, key_mask, steps.shape[1])
+
     def _allocate(self, batch_size: int, num_rows: int, key_mask: torch.Tensor) -> None:
+        self._take(batch_size, num_rows)
+        self._set_up(cast(tuple, self.recording)[1].state, key_mask)
+
+    def _take(self, batch_size: int, num_rows: int) -> None:
         shape = (batch_size, num_rows, self.request.num_steps)
         self.recording = _take_recording(self.packed, shape, self.sampling, self.do_sample)
-        state = self.recording[1].state
+
+    def _set_up(self, state: StaticState, key_mask: torch.Tensor) -> None:
         state.conv_inputs.zero_()
         self.states = state.layer_states(key_mask.shape[1])
         state.hidden_keys.zero_()

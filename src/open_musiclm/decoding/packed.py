@@ -8,6 +8,7 @@ The same function as `PlainDecoder` computes, on packed weights (packed_weights.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import ClassVar
 
 import torch
@@ -72,18 +73,36 @@ class FastDecoder(Backend):
     # ----------------------------------------------------------------- prefill
 
     def prefill(self, steps: torch.Tensor) -> torch.Tensor:
-        stage, packed, request = self.stage, self.packed, self.request
-        laid = {stream.name: lay(request.streams[stream.argument], stream) for stream in stage.condition_streams}
-        x, key_mask, sizes = stage.embed_sequence(laid | {self.stream.name: steps}, True, request.mask_condition_eos)
-        batch_size, length, _ = x.shape
+        x, key_mask = self._embed_window(self.request.streams, steps)
+        # usually all are the same: one mask then serves the whole batch (of one sample nobody need wait to know it)
+        if len(x) > 1 and bool((key_mask == key_mask[:1]).all()):
+            key_mask = key_mask[:1]
+        self._allocate(len(x), self.first_row + self.request.num_steps, key_mask)
+        return self._compute_window(x, key_mask, steps.shape[1])
+
+    def _embed_window(
+        self, streams: Mapping[str, torch.Tensor], steps: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Conditioning by argument name and the known steps → rows (batch, rows, hidden_size), visible keys (batch, rows)."""
+        stage = self.stage
+        laid = {stream.name: lay(streams[stream.argument], stream) for stream in stage.condition_streams}
+        x, key_mask, sizes = stage.embed_sequence(
+            laid | {self.stream.name: steps}, True, self.request.mask_condition_eos
+        )
         self.first_row = sum(sizes[:-1]) + 1  # of the predicted stream's steps
         stage.check_cached_prefix(self.first_row, steps.shape[1])
-        # usually all are the same: one mask then serves the whole batch (of one sample nobody need wait to know it)
-        if batch_size > 1 and bool((key_mask == key_mask[:1]).all()):
-            key_mask = key_mask[:1]
-        self._allocate(batch_size, self.first_row + request.num_steps, key_mask)
+        return x, key_mask
 
-        positions, bias = torch.arange(length, device=x.device), packed.bias_table(length)
+    def _compute_window(self, x: torch.Tensor, key_mask: torch.Tensor, num_steps: int) -> torch.Tensor:
+        """The window's rows through the layers, some samples at a time → logits of the next step.
+
+        Args:
+            x (batch, rows, hidden_size): embedded.
+            key_mask (batch or 1, rows): False for hidden keys.
+            num_steps: known steps of the predicted stream.
+        """
+        batch_size, length, _ = x.shape
+        positions, bias = torch.arange(length, device=x.device), self.packed.bias_table(length)
         samples_a_part = max(self._rows_together(batch_size * length) // length, 1)
         parts = [slice(first, first + samples_a_part) for first in range(0, batch_size, samples_a_part)]
         mask, last = None, []
@@ -91,9 +110,9 @@ class FastDecoder(Backend):
             if mask is None or len(key_mask) > 1:
                 mask = None  # let go of the one before first
                 own_mask = key_mask[part] if len(key_mask) > 1 else key_mask
-                mask = stage.decoder.attention_mask(positions, length, own_mask, bias)
+                mask = self.stage.decoder.attention_mask(positions, length, own_mask, bias)
             last.append(self._prefill_part(x[part], part, mask))
-        return self._logits(torch.cat(last), steps.shape[1])
+        return self._logits(torch.cat(last), num_steps)
 
     def _allocate(self, batch_size: int, num_rows: int, key_mask: torch.Tensor) -> None:
         """Buffers for a window of `num_rows` rows; `key_mask` (batch or 1, rows so far) is False for hidden keys."""

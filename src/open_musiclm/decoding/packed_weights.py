@@ -22,7 +22,7 @@ from torch import nn
 
 from ..models.transformer import ATTENTION_SCALE, MusicLMDecoderLayer
 from .interface import Stage
-from .known import KnownSteps
+from .known import KnownSteps, KnownWindows
 
 #: rows that oneDNN lays the weights out for: a layout for a few rows serves one and hundreds as well, and for one row it
 #: is faster than the one oneDNN picks for a single row
@@ -175,6 +175,7 @@ class PackedStage:
         )
         self.recordings: list = []  # recorded steps that wait for their next window (cuda_graph.py)
         self.kernel_weights: Any = None  # what Triton kernels read besides, once they were asked for (triton_step.py)
+        self.known_windows = KnownWindows()  # which prefills come up again (cuda_graph.py)
         self.known_steps = KnownSteps()  # which steps are right and fastest (recorded_step.py)
         self._bias_of: Callable[[int], torch.Tensor | None] = model.decoder.bias_table
         self._bias: torch.Tensor | None = None

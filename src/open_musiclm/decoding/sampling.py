@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from transformers import LogitsProcessorList, TemperatureLogitsWarper, TopKLogitsWarper
 
 from ..given import shown
-from ..models.patterns import lay, places_to_draw
+from ..models.patterns import lay, num_columns, places_to_draw
 from ..models.streams import TokenStream
 
 #: steps of noise drawn at a time; part of what a seed means, so changing it changes every seeded result
@@ -187,8 +187,13 @@ class StepSampler:
         missing = num_frames * stream.num_codebooks - given.shape[1]
         steps = lay(F.pad(given, (0, missing)), stream)
         self.steps = steps.repeat(1 if guidance_scale is None else 2, 1, 1)
-        self.places = places_to_draw(stream, given.shape[1] // stream.num_codebooks, num_frames).to(given.device)
-        self.all_drawn = self.places.all(dim=1).tolist()  # steps of which nothing is known before
+        places = places_to_draw(stream, given.shape[1] // stream.num_codebooks, num_frames)
+        self.all_drawn = places.all(dim=1).tolist()  # steps of which nothing is known before
+        if (
+            num_columns(stream) > 1 and given.device.type != "cpu"
+        ):  # computed there: a copy would wait for the steps before
+            places = places_to_draw(stream, given.shape[1] // stream.num_codebooks, num_frames, given.device)
+        self.places = places
         self.standard = standard_sampling(processors, stream.codebook_size)
         self.noise: Iterator[torch.Tensor] | None = None
         if generators is not None:

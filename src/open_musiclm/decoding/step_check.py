@@ -139,7 +139,7 @@ def find_fault(plain: TorchStep, step, runs: int = CHECKED_RUNS) -> str | None:
     found = run(step)
     tolerance = 1e-3 if packed.dtype == torch.float32 else 5e-2
     for name, value in expected.items():
-        error = _largest_error(found[name], value)
+        error = largest_error(found[name], value)
         if not error < tolerance:  # a NaN is none
             return f"its {name} are off by {error:.1e}"
     sampling: StandardSampling | None = plain.sampling
@@ -155,7 +155,7 @@ def find_fault(plain: TorchStep, step, runs: int = CHECKED_RUNS) -> str | None:
     return None
 
 
-def _largest_error(found: torch.Tensor, expected: torch.Tensor) -> float:
+def largest_error(found: torch.Tensor, expected: torch.Tensor) -> float:
     """‖found - expected‖ / ‖expected‖ of the worst layer, or step."""
     difference = (found.float() - expected.float()).flatten(1).norm(dim=1)
     return float((difference / expected.float().flatten(1).norm(dim=1).clamp_min(1e-12)).max())

@@ -162,6 +162,8 @@ class StageGenerationMixin(GenerationMixin):
             ValueError: streams missing, unknown or out of range; a beginning longer than `num_frames`, or of broken
                 frames; generators that do not match the batch.
         """
+        if "checked" in kwargs:  # which is no setting
+            raise ValueError("`generate` does not know the setting 'checked'.")
         run = self.start_generation(
             num_frames,
             generator,
@@ -186,9 +188,15 @@ class StageGenerationMixin(GenerationMixin):
         fast: bool | str | Sequence[str] | None = None,
         negative_streams: Mapping[str, torch.Tensor] | None = None,
         force_guidance: bool = False,
+        checked: bool = False,
         **kwargs,
     ) -> TokenRun:
-        """[`generate`], to be carried on some frames at a time; its arguments and errors, and the same tokens."""
+        """[`generate`], to be carried on some frames at a time; its arguments and errors, and the same tokens.
+
+        Args:
+            checked: the ids are known to lie in their codebooks, and the beginning to hold no padding: then a GPU is not
+                asked for their values, for which it would have to finish all that it was given before.
+        """
         stage = cast(Stage, self)
         for name, value, kind in (
             ("generation_config", generation_config, GenerationConfig),
@@ -208,7 +216,7 @@ class StageGenerationMixin(GenerationMixin):
         if unknown:
             raise ValueError(f"`generate` does not know the setting {next(iter(unknown))!r}.")
         check_settings(kwargs, settings)
-        streams, given = self._check_streams(streams, num_frames, generator)
+        streams, given = self._check_streams(streams, num_frames, generator, checked)
         generators = resolve_generators(generator, given.shape[0])
         scale = self._check_guidance(settings.guidance_scale, negative_streams, force_guidance)
         if scale is not None and negative_streams is None:
@@ -294,7 +302,7 @@ class StageGenerationMixin(GenerationMixin):
         return negative
 
     def _check_streams(
-        self, streams: dict[str, torch.Tensor], num_frames: int, generator
+        self, streams: dict[str, torch.Tensor], num_frames: int, generator, checked: bool
     ) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
         """Refuse what cannot be generated from.
 
@@ -305,7 +313,8 @@ class StageGenerationMixin(GenerationMixin):
         if isinstance(num_frames, bool) or not isinstance(num_frames, int) or num_frames < 1:
             raise ValueError(f"`num_frames` must be a positive integer, got {shown(num_frames)}.")
         flat = collect_streams(streams, self.streams, type(self).__name__)
-        check_ranges(flat, self.streams)
+        if not checked:
+            check_ranges(flat, self.streams)
         for name, token_ids in flat.items():
             if not len(token_ids):
                 raise ValueError(f"`{name}_token_ids` is an empty batch.")
@@ -323,7 +332,7 @@ class StageGenerationMixin(GenerationMixin):
                 f"`{stream.argument}` already has {given.shape[1] // stream.num_codebooks} frames; `num_frames` "
                 f"({num_frames}) counts them in."
             )
-        if (given < 0).any():
+        if not checked and (given < 0).any():
             raise ValueError(f"`{stream.argument}`: the beginning of the predicted stream cannot hold padding.")
         check_positions(stream, num_steps(stream, num_frames), self.config.max_position_embeddings)
         return {each.argument: flat[each.name] for each in self.condition_streams}, given

@@ -75,9 +75,11 @@ def take_up(steps: torch.Tensor, stream: TokenStream) -> torch.Tensor:
     return torch.stack([steps[:, q * shift : q * shift + num_frames, q] for q in codebooks], dim=2).flatten(1, 2)
 
 
-def places_to_draw(stream: TokenStream, num_given: int, num_frames: int) -> torch.Tensor:
+def places_to_draw(
+    stream: TokenStream, num_given: int, num_frames: int, device: torch.device | None = None
+) -> torch.Tensor:
     """Which places hold a token of a frame behind the first `num_given`: (steps, columns) bool."""
-    frames = torch.arange(num_frames).repeat_interleave(stream.num_codebooks)
+    frames = torch.arange(num_frames, device=device).repeat_interleave(stream.num_codebooks)
     return (lay((frames >= num_given).long()[None], stream) == 1)[0]
 
 

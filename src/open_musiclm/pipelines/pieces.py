@@ -61,6 +61,7 @@ class Piece:
         side_by_side: windows made together, where the stage's windows do not overlap.
         negative: the conditioning streams of a window's negative branch (guidance), as `conditions`.
         beginning: the piece's first tokens, (batch or 1, frames[, codebooks]); windows go on from there.
+        checked: all ids are known to lie in their codebooks, so no window waits to see it.
     """
 
     def __init__(
@@ -74,8 +75,12 @@ class Piece:
         side_by_side: int = 1,
         negative: Callable[[Window], dict[str, torch.Tensor]] | None = None,
         beginning: torch.Tensor | None = None,
+        checked: bool = False,
     ):
+        if settings and "checked" in settings:
+            raise ValueError("`generate` does not know the setting 'checked'.")
         self.stage = stage
+        self.checked = checked and not any(name.endswith("_token_ids") for name in settings or {})
         self.stream = stage.predicted_stream
         self.windows = iter(windows)
         self.conditions = conditions
@@ -140,6 +145,7 @@ class Piece:
             first.stop - first.start,
             generator=generators,
             on_token=self.on_token,
+            checked=self.checked,
             **_stacked([self.conditions(window) for window in group]),
             **known,
             **settings,
@@ -273,6 +279,7 @@ def generate_piece(
     on_token: Callable[[int], None] | None = None,
     negative: dict[str, torch.Tensor] | None = None,
     beginning: torch.Tensor | None = None,
+    checked: bool = False,
     **settings,
 ) -> torch.Tensor:
     """The stage's tokens for `duration` seconds.
@@ -286,6 +293,7 @@ def generate_piece(
         negative: the streams of the negative branch, likewise; those that are left out are hidden there. So are
             `negative_streams` among the settings, of one row or a row a sample: each window has its own part of them.
         beginning: tokens to go on from, (batch or 1, frames[, codebooks]).
+        checked: see [`Piece`].
         settings: for `stage.generate`.
 
     Returns:
@@ -312,6 +320,7 @@ def generate_piece(
         windows_a_batch(stage, len(generators)),
         None if negative is None else negative_of_window,
         beginning,
+        checked,
     )
     return piece.advance(last_frame(stage, duration, grid))
 

@@ -133,4 +133,9 @@ class PipelineSteps:
             if asked.story is not None and told:
                 prompt_at = prompt_over_time(self, asked.story, batch_size)  # type: ignore[arg-type]
                 of_time = lambda moment: {**conditions, **dict.fromkeys(told, prompt_at(moment))}  # noqa: E731
-        return generate_piece(stage, of_time, duration, grid, generators, on_token, negative, beginning, **settings)
+        if "checked" in settings:  # which is no setting
+            raise ValueError("`generate` does not know the setting 'checked'.")
+        # tokens that are given were checked where they came in, the others are made here
+        return generate_piece(
+            stage, of_time, duration, grid, generators, on_token, negative, beginning, checked=True, **settings
+        )

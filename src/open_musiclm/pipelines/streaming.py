@@ -110,6 +110,7 @@ class MusicStream(Iterator):
                 settings=asked.settings[name],
                 negative=self._negative(asked, stage),
                 beginning=asked.beginnings.get(stage.predicted_stream.name),
+                checked=True,  # where they came in
             )
             for index, (name, stage) in enumerate(chain.stages.items())
             if name in needed
