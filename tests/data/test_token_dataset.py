@@ -33,6 +33,13 @@ def test_rows_are_what_was_written(tokens, music_folder):
         assert len(row["clap_token_ids"]) == max(int(num_seconds - 10), 0) + 1
 
 
+@pytest.mark.parametrize("name", ["a" * 300, "a\x00b", "./nothing"])
+def test_a_name_of_no_dataset_is_refused(name):
+    for load in (TokenDataset.load, TokenStreamDataset.load):
+        with pytest.raises(ValueError, match="There is no token dataset"):
+            load(name)
+
+
 def test_the_split_is_fixed_and_complete(tokens):
     train, held_out = tokens.split(0.3, seed=1)
     again, _ = tokens.split(0.3, seed=1)

@@ -110,6 +110,17 @@ def test_settings_that_are_no_table(pipe, argument, value):
     refused(pipe, f"`{argument}` must be a table of settings", prompt="a", **{argument: value})
 
 
+class Odd:
+    def __repr__(self) -> str:
+        raise RuntimeError("no way to show this")
+
+
+@pytest.mark.parametrize("name", ["temperature", "top_p", "top_k", "do_sample", "use_cache", "bad_words_ids", "nope"])
+def test_settings_that_cannot_be_shown(pipe, name):
+    """transformers writes values into its warnings; with others that are odd too, it would fail there."""
+    refused(pipe, name, prompt="a", semantic_settings={"do_sample": False, name: Odd()})
+
+
 @pytest.mark.parametrize(
     "setting",
     [{"temperature": value} for value in (0, -1, math.nan, math.inf, "x", [1])]

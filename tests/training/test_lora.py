@@ -125,5 +125,8 @@ def test_wrong_calls_are_refused(tmp_path):
         load_lora(tiny_stage("fine"))
     with pytest.raises(ValueError, match="2 weights for 1"):
         load_lora(tiny_stage("fine"), tmp_path, weights=[1, 2])
+    for name in ("a" * 300, f"a/{'a' * 300}/b", "a\x00b"):
+        with pytest.raises(ValueError, match="There is no adapter"):
+            load_lora(tiny_stage("fine"), name)
     with pytest.raises(ValueError, match="rank"):
         add_lora(tiny_stage("fine"), rank=0)

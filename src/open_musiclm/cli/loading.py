@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 from pathlib import Path
 
 DTYPES = ("float32", "bfloat16", "float16")
@@ -77,7 +78,7 @@ def model_path(model: str | None, revision: str | None = None) -> str:
         from ..hub.mini import mini_checkpoint
 
         model = mini_checkpoint()
-    if revision is not None and Path(model).exists():
+    if revision is not None and os.path.exists(model):
         raise ValueError(f"--revision {revision} is for a Hub id; {model!r} is a folder, which has no revisions.")
     return model
 
@@ -94,7 +95,7 @@ def load_pipeline(model: str | None, device: str = "cpu", dtype: str = "float32"
 
     model = model_path(model, revision)
     folder = Path(model)
-    if folder.exists() and not (folder / "model_index.json").is_file():
+    if os.path.exists(folder) and not (folder / "model_index.json").is_file():
         raise ValueError(f"{model!r} is no pipeline: it holds no model_index.json.")
     pipe = MusicLMPipeline.from_pretrained(model, revision=revision, dtype=getattr(torch, dtype))
     return pipe.to(pick_device(device))

@@ -155,7 +155,7 @@ class TokenStreamDataset(torch.utils.data.IterableDataset):
         with extra_needed():
             from datasets import load_dataset
 
-        if Path(path).is_dir():
+        if os.path.isdir(path):  # False too for a name that is too long
             record, shards = check_shards(Path(path))
             files = plain_names(Path(path), shards)
         else:
@@ -243,9 +243,9 @@ def row_of_table(table: Any, record: TokenRecord) -> dict[str, Any]:
 def dataset_folder(path: str | os.PathLike, revision: str | None = None, shards: bool = True) -> Path:
     """A dataset's folder: the given one, or a snapshot of a Hub id."""
     folder = Path(path)
-    if folder.is_dir():
+    if os.path.isdir(folder):
         return folder
-    if folder.exists() or str(path).count("/") != 1 or str(path).startswith((".", "/", "~")):
+    if os.path.exists(folder) or str(path).count("/") != 1 or str(path).startswith((".", "/", "~")):
         raise ValueError(f"There is no token dataset {str(path)!r}: neither a folder nor a Hub id.")
     from huggingface_hub import snapshot_download
 

@@ -79,7 +79,7 @@ def read_processor(processor_class: Any, name: str | os.PathLike, **options: Any
         OSError: There is no such folder or repository.
     """
     folder = Path(name) / (options.get("subfolder") or "")
-    if folder.is_dir():
+    if os.path.isdir(folder):
         for path in sorted(folder.glob("*.json")):
             if path.name not in _OF_TOKENIZERS:
                 _refuse_foreign_parts(read_json_table(path), path)
@@ -208,7 +208,7 @@ def _file(name: Any, filename: str, options: Mapping[str, Any]) -> Path | None:
     """Where a file of a folder or repository lies, downloaded if it must be; None if there is no such file."""
     from transformers.utils import cached_file
 
-    if Path(name).is_dir():
+    if os.path.isdir(name):
         path = Path(name) / (options.get("subfolder") or "") / filename
         return path if path.is_file() else None
     passed = ("cache_dir", "force_download", "proxies", "token", "revision", "local_files_only", "subfolder")

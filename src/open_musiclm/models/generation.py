@@ -24,7 +24,7 @@ from ..decoding.registry import choose_backend
 from ..decoding.sampling import StepSampler, resolve_generators
 from ..given import shown
 from .configuration import MusicLMStageConfig
-from .generation_settings import check_settings
+from .generation_settings import check_settings, check_values
 from .guidance import find_guidance_stream, id_of_scale
 from .inputs import check_ranges, collect_streams, complete_streams
 from .patterns import num_known_steps, num_steps, num_whole_frames, take_up
@@ -212,6 +212,7 @@ class StageGenerationMixin(GenerationMixin):
             if hasattr(value, "shape") and value.shape and not name.endswith("_token_ids"):
                 raise ValueError(f"`{name}` must be one value, got {shown(value)}.")
         streams = {name: kwargs.pop(name) for name in list(kwargs) if name.endswith("_token_ids")}
+        check_values(kwargs)
         settings, unknown = self._prepare_generation_config(generation_config, **kwargs)  # type: ignore[misc]
         if unknown:
             raise ValueError(f"`generate` does not know the setting {next(iter(unknown))!r}.")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from numbers import Number
 from typing import Any
 
 from transformers import GenerationConfig
@@ -50,6 +51,7 @@ INSTEAD = {
 SHARES = ("top_p", "typical_p")
 SHARES_FROM_ZERO = ("min_p", "epsilon_cutoff", "eta_cutoff")
 POSITIVE = ("temperature", "repetition_penalty")
+NUMBERS = (*SHARES, *SHARES_FROM_ZERO, *POSITIVE, "top_k")
 
 
 def check_settings(given: Mapping[str, Any], settings: GenerationConfig) -> None:
@@ -73,6 +75,18 @@ def check_settings(given: Mapping[str, Any], settings: GenerationConfig) -> None
             continue
         instead = INSTEAD.get(name, f"the settings there are: {', '.join(sorted(HEEDED))}")
         raise ValueError(f"`{name}={shown(value)}` is not heeded by a stage's `generate`: {instead}.")
+    check_values({name: getattr(settings, name, None) for name in NUMBERS})
+
+
+def check_values(given: Mapping[str, Any]) -> None:
+    """Refuse values that are no settings: before transformers shows them, and (the numbers) out of their range.
+
+    Raises:
+        ValueError: it names the setting, and says what it must be.
+    """
+    for name, value in given.items():
+        if not isinstance(value, Number | str | list | tuple | dict | set | None) and not hasattr(value, "item"):
+            raise ValueError(f"`{name}` must be a number, a text or a list of them, got {shown(value)}.")
     for names, holds, needed in (
         (SHARES, lambda value: 0 < value <= 1, "a number in (0, 1]"),
         (SHARES_FROM_ZERO, lambda value: 0 <= value <= 1, "a number in [0, 1]"),
@@ -80,7 +94,7 @@ def check_settings(given: Mapping[str, Any], settings: GenerationConfig) -> None
         (("top_k",), lambda value: value >= 0 and value == int(value), "a whole number from 0 (all) on"),
     ):
         for name in names:
-            value = getattr(settings, name, None)
+            value = given.get(name)
             if value is None:
                 continue
             if not holds(as_number(f"`{name}`", value, needed)):

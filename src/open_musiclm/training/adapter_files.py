@@ -113,5 +113,5 @@ def adapter_weights(adapters: Sequence[Any], weights: Any = None) -> list[float]
 
 def _file(adapter: str | os.PathLike, name: str) -> Path | None:
     folder = Path(adapter)
-    path = folder / name if folder.is_dir() else file_of_repository(str(adapter), name)
+    path = folder / name if os.path.isdir(folder) else file_of_repository(str(adapter), name)
     return path if path is not None and path.is_file() else None

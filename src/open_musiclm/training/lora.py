@@ -96,7 +96,7 @@ def save_lora(model: Any, folder: str | os.PathLike, state_dict: dict[str, Any] 
     folder, name = Path(folder), model.active_adapter
     config = model.peft_config[name]
     base = config.base_model_name_or_path
-    if base is not None and (not base or Path(base).exists()):
+    if base is not None and (not base or os.path.exists(base)):
         config.base_model_name_or_path = None  # a path means nothing on another machine
     model.save_pretrained(folder, selected_adapters=[name], state_dict=state_dict)
     if name != "default":  # which PEFT puts into a folder of its own
@@ -208,8 +208,8 @@ def adapter_streams(adapter: str | os.PathLike) -> list[TokenStream] | None:
         ValueError: there is no such adapter.
     """
     path = Path(adapter) / STREAMS_FILE
-    if not Path(adapter).is_dir():
-        if Path(adapter).exists() or not is_hub_id(str(adapter)):
+    if not os.path.isdir(adapter):
+        if os.path.exists(adapter) or not is_hub_id(str(adapter)):
             raise ValueError(f"There is no adapter {str(adapter)!r}: neither a folder nor a Hub id.")
         from huggingface_hub import hf_hub_download
         from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
