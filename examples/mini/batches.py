@@ -11,16 +11,15 @@ import math
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future, ProcessPoolExecutor
-from dataclasses import replace
 from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
 import torch
 from captions import write_captions
-from compose import FRAME_RATE, Truth, compose, draw_truth, frame_truth
+from compose import compose, draw_truth, frame_truth
 from corpus import ATTRIBUTE_VALUES
-from describe import DESCRIPTIONS, describe, end_is_near, stretched
+from describe import DESCRIPTIONS, describe, end_is_near, stretched, with_end
 from features import embed_texts
 from fit_codebooks import blur
 from recipe import Recipe
@@ -40,7 +39,6 @@ LONG_SHARE = 0.4  # of the batches of the semantic stage that have the long desc
 DESCRIBED_SHARE = 0.55  # of the windows of the semantic stage that are told anything beside CLAP tokens
 AFTER_SHARE = 0.3  # of the windows of the coarse stage that are told what follows
 FIRST_SHARE = 0.2  # of the windows of acoustic stages that begin where the clip does
-END_SHARE = 0.3  # of the scores of the semantic stage that are moved to where their piece ends
 SHARD_SIZE = 500  # scores that a process adds to the pool at once
 
 Fields = dict[str, torch.Tensor]
@@ -68,7 +66,7 @@ class ScoreMaker:
         recipe, truths, texts, tokens, said, ends = self.recipe, [], [], [], [], []
         for index in range(first, first + count):
             rng = np.random.default_rng([recipe.seed, SPLITS.index(self.split), index])
-            score = compose(_with_end(draw_truth(rng, recipe.clip_length_in_s), recipe.clip_length_in_s, rng), rng)
+            score = compose(with_end(draw_truth(rng, recipe.clip_length_in_s), recipe.clip_length_in_s, rng), rng)
             frames = frame_truth(score, recipe.clip_length_in_s)
             truths.append(score.truth)
             texts.append(write_captions(score.truth, rng, 1)[0]["text"])
@@ -87,15 +85,6 @@ class ScoreMaker:
             **{name: torch.from_numpy(np.stack([some[name] for some in said])) for name in DESCRIPTIONS},
         }
         return {name: ids.to(torch.int16) for name, ids in fields.items()}
-
-
-def _with_end(truth: Truth, duration_in_s: float, rng: np.random.Generator) -> Truth:
-    """Some clips are moved so that their piece ends in them, at any moment after the first second."""
-    moved, left = rng.random() < END_SHARE, rng.uniform(1.0, duration_in_s)
-    if not moved:
-        return truth
-    start = max(truth.total_length_in_s - left, 0.0)
-    return replace(truth, start_in_s=round(round(start * FRAME_RATE) / FRAME_RATE, 2))
 
 
 class FreshScores:

@@ -13,6 +13,7 @@ from compose import ARTISTS, FRAME_RATE, GENRES, KEYS, VOWELS, Score, Truth
 
 NUM_TEMPOS, LOWEST_TEMPO, HIGHEST_TEMPO = 45, 40.0, 240.0
 NUM_TIMES, LONGEST_IN_S = 64, 600.0
+END_SHARE = 0.3  # of the scores of the semantic stage that are moved to where their piece ends
 LINE_RATE = 5.0  # frames a second of melody and lyrics
 #: fields of each stream beside its name and `optional=True`, in the order in which a stage reads them
 DESCRIPTIONS: dict[str, dict] = {
@@ -53,6 +54,15 @@ def describe(truth: Truth, frames: dict[str, np.ndarray]) -> dict[str, np.ndarra
         "timing": np.stack(timing, axis=1),
         **{name: np.array([ids]) for name, ids in single.items()},
     }
+
+
+def with_end(truth: Truth, duration_in_s: float, rng: np.random.Generator) -> Truth:
+    """Some clips are moved so that their piece ends in them, at any moment after the first second."""
+    moved, left = rng.random() < END_SHARE, rng.uniform(1.0, duration_in_s)
+    if not moved:
+        return truth
+    start = max(truth.total_length_in_s - left, 0.0)
+    return replace(truth, start_in_s=round(round(start * FRAME_RATE) / FRAME_RATE, 2))
 
 
 def end_is_near(score: Score, duration_in_s: float) -> bool:

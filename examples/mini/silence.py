@@ -7,6 +7,8 @@ which is always told, does: any other goes on after the rests that are put into 
 from __future__ import annotations
 
 import torch
+from describe import DESCRIPTIONS, NUM_TIMES
+from recipe import Recipe
 from train_semantic_encoder import FACTORS
 
 REST_SHARE = 0.25  # of the windows in which no piece ends
@@ -37,3 +39,17 @@ def put_in_rests(token_ids: torch.Tensor, generator: torch.Generator) -> torch.T
     rests = chosen[:, None] & (frames >= starts[:, None]) & (frames < (starts + lengths)[:, None])
     rests = rests.to(token_ids.device) & ~is_silent(token_ids).any(dim=1, keepdim=True)
     return torch.where(rests[..., None], silenced(token_ids), token_ids)
+
+
+def told_near_end(batch: dict[str, torch.Tensor], num_frames: int, recipe: Recipe) -> torch.Tensor | None:
+    """float32 (batch, frames): `recipe.near_end_weight` where a sample is told that its piece is nearly over or is, else 0.
+
+    One frame of a window is where a piece ends, and nothing but its timing says which. Weighted by what is told, whether or
+    not it ends there, the chance of an end stays what it is.
+    """
+    timing = batch.get("timing_token_ids")
+    if timing is None:
+        return None
+    rows = (torch.arange(num_frames) / recipe.frame_rate * DESCRIPTIONS["timing"]["frame_rate"]).long()
+    near = timing[:, rows.clamp(max=timing.shape[1] - 1), 2] >= NUM_TIMES * 7 // 8
+    return near * recipe.near_end_weight

@@ -22,7 +22,7 @@ from batches import Batches, FreshScores, PooledScores, ScoreBatches, ScoreMaker
 from describe import DESCRIPTIONS
 from recipe import Recipe, Training
 from safetensors.torch import load_file
-from silence import put_in_rests
+from silence import put_in_rests, told_near_end
 from training_loop import autocast, pick_device, train
 
 from open_musiclm import (
@@ -133,17 +133,26 @@ def start_aligned(stage: MusicLMStageModel, condition: str) -> None:
 
 
 def early_loss(
-    logits: torch.Tensor, token_ids: torch.Tensor, first: float, early: float, decay: float
+    logits: torch.Tensor,
+    token_ids: torch.Tensor,
+    first: float,
+    early: float,
+    decay: float,
+    more: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """Cross-entropy of (batch, tokens …, vocabulary) to (batch, frames, codebooks), the first frames weighted.
 
-    Frame t weighs 1 + early · exp(-t / decay), the very first one `first` more; the weights know nothing of the tokens.
+    Frame t weighs 1 + early · exp(-t / decay), the very first one `first` more, and `more` (batch, frames) is added; the
+    weights know nothing of the tokens.
     """
     labels = token_ids.flatten(1)
     frames = torch.arange(labels.shape[1], device=labels.device) // token_ids.shape[2]
     weights = 1 + first * (frames == 0) + early * torch.exp(-frames / decay)
+    weights = weights.expand(labels.shape)
+    if more is not None:
+        weights = weights + more[:, frames]
     losses = F.cross_entropy(logits[:, : labels.shape[1]].flatten(0, 1), labels.flatten(), reduction="none")
-    return (losses.view(labels.shape) * weights).sum() / weights.sum() / len(labels)
+    return (losses.view(labels.shape) * weights).sum() / weights.sum()
 
 
 def train_stage(name: str, tokens: Path, work: Path, models: Path, recipe: Recipe, start: Path | None = None) -> None:
@@ -186,7 +195,9 @@ def train_stage(name: str, tokens: Path, work: Path, models: Path, recipe: Recip
             if name in SPOILING:
                 history = SPOILING[name](history, generator)
             logits = stage(**batch | {predicted: history}).logits
-        return {"loss": early_loss(logits.float(), batch[predicted], *recipe.early_weights[STAGES.index(name)])}
+        more = told_near_end(batch, batch[predicted].shape[1], recipe)
+        weights = recipe.early_weights[STAGES.index(name)]
+        return {"loss": early_loss(logits.float(), batch[predicted], *weights, more)}
 
     train(
         f"{name} stage",

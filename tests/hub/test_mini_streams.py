@@ -12,8 +12,9 @@ from open_musiclm.tokenizers.attributes import find_attribute
 
 sys.path.append(str(Path(__file__).parents[2] / "examples" / "mini"))
 from compose import compose, draw_truth, frame_truth
-from describe import DESCRIPTIONS, describe, end_is_near, stretched
-from silence import is_silent, put_in_rests, silenced
+from describe import DESCRIPTIONS, describe, end_is_near, stretched, with_end
+from recipe import Recipe
+from silence import is_silent, put_in_rests, silenced, told_near_end
 
 
 @pytest.mark.parametrize("seed", range(6))
@@ -75,3 +76,29 @@ def test_rests_are_put_into_histories_of_pieces_that_go_on_alone():
     assert lengths.max() <= 125
     assert is_rest[:, 0].any()  # a window may begin in one
     assert torch.equal(put_in_rests(ended, torch.Generator().manual_seed(1)), ended)
+
+
+def test_frames_that_are_told_to_be_near_an_end_weigh_more():
+    recipe = Recipe()
+    stream = TokenStream("timing", optional=True, **DESCRIPTIONS["timing"])
+    asked = [(20.0, 11.0), (60.0, 11.0), None]
+    nothing = find_attribute("timing").nothing(stream, 10.0)
+    ids = [nothing if each is None else find_attribute("timing").from_request(each, stream, 10.0) for each in asked]
+    more = told_near_end({"timing_token_ids": torch.from_numpy(np.stack(ids))}, 249, recipe)
+    assert set(more.unique().tolist()) == {0.0, recipe.near_end_weight}
+    assert more[0, 150:].all()  # from 17.5 s on
+    assert not more[0, :100].any()
+    assert not more[1:].any()
+    assert told_near_end({}, 249, recipe) is None
+
+
+def test_some_scores_are_moved_to_where_their_piece_ends():
+    rng, ends = np.random.default_rng(0), []
+    for _ in range(300):
+        truth = draw_truth(rng, 10.0)
+        moved = with_end(truth, 10.0, rng)
+        if moved != truth:
+            assert moved.total_length_in_s == truth.total_length_in_s
+            ends.append(moved.total_length_in_s - moved.start_in_s)
+    assert 60 <= len(ends) <= 120
+    assert 0.9 < min(ends) < 2 < 9 < max(ends) < 10.1
