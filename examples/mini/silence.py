@@ -11,6 +11,9 @@ from describe import DESCRIPTIONS, NUM_TIMES
 from recipe import Recipe
 from train_semantic_encoder import FACTORS
 
+from open_musiclm import MusicLMStageModel
+from open_musiclm.models.masks import drop_conditions
+
 REST_SHARE = 0.25  # of the windows in which no piece ends
 REST_IN_FRAMES = (4, 125)  # shortest and longest; the longest is what a window of a long piece begins with
 
@@ -53,3 +56,19 @@ def told_near_end(batch: dict[str, torch.Tensor], num_frames: int, recipe: Recip
     rows = (torch.arange(num_frames) / recipe.frame_rate * DESCRIPTIONS["timing"]["frame_rate"]).long()
     near = timing[:, rows.clamp(max=timing.shape[1] - 1), 2] >= NUM_TIMES * 7 // 8
     return near * recipe.near_end_weight
+
+
+def hide_all_but_ends(
+    batch: dict[str, torch.Tensor], near_end: torch.Tensor | None, stage: MusicLMStageModel
+) -> dict[str, torch.Tensor]:
+    """Hide conditions at random as a stage in training does by itself, but never the timing of a piece that is nearly over:
+    one that ends untold would teach that any piece may."""
+    streams = {stream.name: stream.argument for stream in stage.condition_streams if stream.argument in batch}
+    optional = [name for name in stage.optional_names if name in streams]
+    shown = {name: batch[argument].flatten(1) for name, argument in streams.items()}
+    hidden = drop_conditions(shown, optional, stage.config.condition_dropout)
+    hidden = {argument: hidden[name].view_as(batch[argument]) for name, argument in streams.items()}
+    if near_end is not None:
+        ends = (near_end > 0).any(dim=1)[:, None, None]
+        hidden["timing_token_ids"] = torch.where(ends, batch["timing_token_ids"], hidden["timing_token_ids"])
+    return batch | hidden

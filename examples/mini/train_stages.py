@@ -22,7 +22,7 @@ from batches import Batches, FreshScores, PooledScores, ScoreBatches, ScoreMaker
 from describe import DESCRIPTIONS
 from recipe import Recipe, Training
 from safetensors.torch import load_file
-from silence import put_in_rests, told_near_end
+from silence import hide_all_but_ends, put_in_rests, told_near_end
 from training_loop import autocast, pick_device, train
 
 from open_musiclm import (
@@ -191,11 +191,14 @@ def train_stage(name: str, tokens: Path, work: Path, models: Path, recipe: Recip
         batch = {key: ids.to(device) for key, ids in batches(step).items()}
         with torch.random.fork_rng(), autocast(device):
             torch.manual_seed(int(torch.randint(1 << 62, (), generator=generator)))
-            history = batch[predicted]
+            history, more = batch[predicted], None
             if name in SPOILING:
                 history = SPOILING[name](history, generator)
-            logits = stage(**batch | {predicted: history}).logits
-        more = told_near_end(batch, batch[predicted].shape[1], recipe)
+            read = batch | {predicted: history}
+            if name == "semantic":
+                more = told_near_end(batch, history.shape[1], recipe)
+                read = hide_all_but_ends(read, more, stage)
+            logits = stage(**read, hide_conditions=name != "semantic").logits
         weights = recipe.early_weights[STAGES.index(name)]
         return {"loss": early_loss(logits.float(), batch[predicted], *weights, more)}
 

@@ -105,7 +105,7 @@ def _timing(pipe):
 
     start = total - LENGTH_IN_S + behind_in_s
     ending, middle = (
-        falls(made(pipe, PROMPTS, LENGTH_IN_S, 3, timing=(length, start))) for length in (total, 2 * total)
+        falls(made(pipe, PROMPTS, LENGTH_IN_S, 6, timing=(length, start))) for length in (total, 2 * total)
     )
     real = [
         real_clip(REAL_SEED + i, LENGTH_IN_S, rate, total_length_in_s=total, start_in_s=start)[0] for i in range(8)

@@ -7,14 +7,14 @@ import numpy as np
 import pytest
 import torch
 
-from open_musiclm import TokenStream
+from open_musiclm import MusicLMStageConfig, MusicLMStageModel, TokenStream
 from open_musiclm.tokenizers.attributes import find_attribute
 
 sys.path.append(str(Path(__file__).parents[2] / "examples" / "mini"))
 from compose import compose, draw_truth, frame_truth
 from describe import DESCRIPTIONS, describe, end_is_near, stretched, with_end
 from recipe import Recipe
-from silence import is_silent, put_in_rests, silenced, told_near_end
+from silence import hide_all_but_ends, is_silent, put_in_rests, silenced, told_near_end
 
 
 @pytest.mark.parametrize("seed", range(6))
@@ -102,3 +102,37 @@ def test_some_scores_are_moved_to_where_their_piece_ends():
             ends.append(moved.total_length_in_s - moved.start_in_s)
     assert 60 <= len(ends) <= 120
     assert 0.9 < min(ends) < 2 < 9 < max(ends) < 10.1
+
+
+def test_ends_are_never_untold():
+    streams = [
+        TokenStream("timing", optional=True, **DESCRIPTIONS["timing"]),
+        TokenStream("genre", optional=True, **DESCRIPTIONS["genre"]),
+        TokenStream("semantic", codebook_size=300, num_codebooks=3, frame_rate=25.0),
+    ]
+    sizes = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2, "head_dim": 4}
+    stage = MusicLMStageModel(
+        MusicLMStageConfig(
+            streams=[s.to_dict() for s in streams],
+            window_in_s=10.0,
+            window_stride_in_s=10.0,
+            condition_dropout=0.3,
+            **sizes,
+        )
+    )
+    of_end, of_middle = (
+        torch.from_numpy(find_attribute("timing").from_request((total, 11.0), streams[0], 10.0))
+        for total in (20.0, 60.0)
+    )
+    batch = {
+        "timing_token_ids": torch.stack([of_end] * 200 + [of_middle] * 200),
+        "genre_token_ids": torch.zeros(400, 1, 2, dtype=torch.long),
+        "semantic_token_ids": torch.zeros(400, 250, 3, dtype=torch.long),
+    }
+    torch.manual_seed(0)
+    read = hide_all_but_ends(batch, told_near_end(batch, 250, Recipe()), stage)
+    told = (read["timing_token_ids"] >= 0).flatten(1).all(dim=1)
+    assert told[:200].all()
+    assert 0.35 < told[200:].float().mean() < 0.65  # 0.7 · 0.7
+    assert 0.35 < (read["genre_token_ids"][:200] >= 0).float().mean() < 0.65
+    assert torch.equal(read["semantic_token_ids"], batch["semantic_token_ids"])
