@@ -15,7 +15,8 @@ from open_musiclm import MusicLMStageModel
 from open_musiclm.models.masks import drop_conditions
 
 REST_SHARE = 0.25  # of the windows in which no piece ends
-REST_IN_FRAMES = (4, 125)  # shortest and longest; the longest is what a window of a long piece begins with
+SHORTEST_REST_IN_FRAMES = 4
+FIRST_SHARE = 0.5  # of the rests that a window begins with, as those of a long piece do that go on from silence
 
 
 def is_silent(token_ids: torch.Tensor) -> torch.Tensor:
@@ -34,10 +35,10 @@ def silenced(token_ids: torch.Tensor) -> torch.Tensor:
 def put_in_rests(token_ids: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
     """(batch, frames, groups) with a stretch of some windows silent; those that end are left as they are."""
     count, num_frames, _ = token_ids.shape
-    shortest, longest = (min(frames, num_frames) for frames in REST_IN_FRAMES)
     chosen = torch.rand(count, generator=generator) < REST_SHARE
-    lengths = torch.randint(shortest, longest + 1, (count,), generator=generator)
-    starts = torch.randint(-longest, num_frames, (count,), generator=generator)  # a window may begin in one
+    lengths = torch.randint(min(SHORTEST_REST_IN_FRAMES, num_frames), num_frames + 1, (count,), generator=generator)
+    starts = torch.randint(num_frames, (count,), generator=generator)
+    starts[torch.rand(count, generator=generator) < FIRST_SHARE] = 0
     frames = torch.arange(num_frames)
     rests = chosen[:, None] & (frames >= starts[:, None]) & (frames < (starts + lengths)[:, None])
     rests = rests.to(token_ids.device) & ~is_silent(token_ids).any(dim=1, keepdim=True)

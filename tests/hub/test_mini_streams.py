@@ -73,8 +73,9 @@ def test_rests_are_put_into_histories_of_pieces_that_go_on_alone():
     assert torch.equal(rested[is_rest], silenced(music)[is_rest])
     lengths = is_rest.sum(dim=1)
     assert 70 <= (lengths > 0).sum() <= 150
-    assert lengths.max() <= 125
-    assert is_rest[:, 0].any()  # a window may begin in one
+    first = is_rest[:, 0] & (lengths > 0)
+    assert 25 <= first.sum() <= 80  # as windows of a long piece do that go on from silence
+    assert (is_rest[first, :125].all(dim=1)).sum() > 10
     assert torch.equal(put_in_rests(ended, torch.Generator().manual_seed(1)), ended)
 
 
