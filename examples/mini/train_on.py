@@ -20,7 +20,7 @@ from corpus import ATTRIBUTE_VALUES
 from features import embed_clips
 from recipe import Recipe, Training
 from render import make_clip
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from tqdm import tqdm
 from train_clap import AttributeTable
 from train_stages import train_stage
@@ -64,6 +64,20 @@ def fit_attribute_table(models: Path, recipe: Recipe) -> None:
     save_file({name: vector.contiguous() for name, vector in table.state_dict().items()}, path)
 
 
+def blend(trained: Path, start: Path, keep: float) -> None:
+    """Put the mean of a stage's weights and those that it began with in place of them, once (Wortsman et al. 2022, "Robust
+    fine-tuning of zero-shot models"): small batches cost what large ones had taught."""
+    done = trained / "blended"
+    if not keep or done.exists():
+        return
+    before = load_file(start / "model.safetensors")
+    after = load_file(trained / "model.safetensors")
+    mean = {name: torch.lerp(after[name].float(), before[name].float(), keep) for name in after}
+    save_file(mean, trained / "model.safetensors.part", metadata={"format": "pt"})
+    (trained / "model.safetensors.part").replace(trained / "model.safetensors")
+    done.touch()
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--work-dir", type=Path, required=True, help="everything is kept here; the same again resumes")
@@ -76,13 +90,19 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=1500, help="(default: %(default)s)")
     parser.add_argument("--batch-size", type=int, default=12, help="windows (default: %(default)s)")
     parser.add_argument("--learning-rate", type=float, default=3e-4, help="(default: %(default)s)")
+    parser.add_argument(
+        "--keep", type=float, default=0.35, help="share of the weights before in what is saved (default: %(default)s)"
+    )
     arguments = parser.parse_args()
+    if not 0 <= arguments.keep < 1:
+        parser.error(f"--keep must be from 0 to below 1, got {arguments.keep}")
     models = arguments.work_dir / "models"
     training = Training(arguments.steps, arguments.batch_size, arguments.learning_rate)
     recipe = replace(Recipe(), **{f"{arguments.stage}_stage": training})
     lay_out(arguments.start, models, arguments.stage)
     fit_attribute_table(models, recipe)
     train_stage(arguments.stage, arguments.work_dir, arguments.work_dir, models, recipe, start=arguments.start)
+    blend(models / f"{arguments.stage}_model", arguments.start / f"{arguments.stage}_model", arguments.keep)
     assemble_pipeline(models, arguments.work_dir / "pipeline", recipe)
 
 
