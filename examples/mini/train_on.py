@@ -1,8 +1,8 @@
-"""Teach a stage of a finished pipeline more, without the corpus that it was trained on:
+"""Teach the semantic stage of a finished pipeline more, without the corpus that it was trained on:
 
-    python examples/mini/train_on.py --work-dir DIR --stage semantic --steps 1500
+    python examples/mini/train_on.py --work-dir DIR --steps 1500
 
-The semantic stage learns from scores, which are composed on the way. What is not kept in a pipeline is the table of
+It learns from scores, which are composed on the way; the acoustic stages need the tokens of clips. What is not kept in a pipeline is the table of
 attributes that its CLAP was trained against: it is fitted anew to where the CLAP hears clips. Stop it whenever you like: the
 same command goes on. The weights are left in `DIR/models`, and the whole pipeline with them in `DIR/pipeline`.
 """
@@ -28,6 +28,7 @@ from transformers import ClapModel, ClapProcessor
 
 from open_musiclm import mini_checkpoint
 
+STAGE = "semantic"
 NUM_TABLE_CLIPS = 800
 
 
@@ -98,11 +99,11 @@ def main() -> None:
         parser.error(f"--keep must be from 0 to below 1, got {arguments.keep}")
     models = arguments.work_dir / "models"
     training = Training(arguments.steps, arguments.batch_size, arguments.learning_rate)
-    recipe = replace(Recipe(), **{f"{arguments.stage}_stage": training})
-    lay_out(arguments.start, models, arguments.stage)
+    recipe = replace(Recipe(), **{f"{STAGE}_stage": training})
+    lay_out(arguments.start, models, STAGE)
     fit_attribute_table(models, recipe)
-    train_stage(arguments.stage, arguments.work_dir, arguments.work_dir, models, recipe, start=arguments.start)
-    blend(models / f"{arguments.stage}_model", arguments.start / f"{arguments.stage}_model", arguments.keep)
+    train_stage(STAGE, arguments.work_dir, arguments.work_dir, models, recipe, start=arguments.start)
+    blend(models / f"{STAGE}_model", arguments.start / f"{STAGE}_model", arguments.keep)
     assemble_pipeline(models, arguments.work_dir / "pipeline", recipe)
 
 

@@ -42,3 +42,11 @@ def run_command(arguments, capsys) -> tuple[int, str]:
         assert said.count("\n") == 1, said[:500]
         assert len(said) < 2000, said[:500]
     return code, said
+
+
+def check_nothing_left(folder, code, said, *kept) -> None:
+    """What a command that ended with `code` and these words has left in a folder beside `kept` is removed; an
+    `AssertionError` if it was refused and there is something."""
+    for path in folder.iterdir():
+        assert code == 0 or path in kept, f"{path.name} is left, {said}"
+        path.unlink()

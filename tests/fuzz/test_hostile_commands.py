@@ -2,7 +2,7 @@
 
 import mido
 import pytest
-from asking import REQUESTS, asking_pipeline, run_command
+from asking import REQUESTS, asking_pipeline, check_nothing_left, run_command
 from tally import Tally, damaged, pick, seeded
 
 from open_musiclm.cli import main
@@ -117,9 +117,7 @@ def test_edits_by_command(pipeline_folder, sound, tmp_path, number, capsys):
         for _ in range(random.integers(1, 4)):
             arguments.append(pick(random, OPTIONS) + "=" + pick(random, NUMBERS))
         code, said = run_command(arguments, capsys)
-        for path in tmp_path.iterdir():
-            assert code == 0 or path == recording, f"{path.name} is left, {said}"
-            path.unlink()
+        check_nothing_left(tmp_path, code, said, recording)
         if code:
             raise ValueError("refused")
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from asking import run_command
+from asking import check_nothing_left, run_command
 from codecs_of_all_kinds import CODECS
 from tally import VALUES, Tally, pick, seeded
 
@@ -106,9 +106,7 @@ def test_numbers_of_the_command(pipeline_folder, tmp_path, number, capsys):
         for _ in range(random.integers(1, 3)):
             arguments += [pick(random, OPTIONS) + "=" + pick(random, NUMBERS)]
         code, said = run_command(arguments, capsys)
-        for path in tmp_path.iterdir():
-            assert code == 0, f"{path.name} is left, {said}"
-            path.unlink()
+        check_nothing_left(tmp_path, code, said)
         if code:
             raise ValueError("refused")
 

@@ -5,13 +5,13 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from test_train_stage import HELD_OUT, assert_same, clips, losses, still, train, weights  # noqa: F401  (a fixture)
+from test_train_stage import HELD_OUT, assert_same, clips, interrupted_in_step, losses, still, train, weights  # noqa: F401  (a fixture)
 from transformers import TrainingArguments
 
 from open_musiclm.cli import main
 from open_musiclm.models import stages
 from open_musiclm.models.loss import weighted_loss
-from open_musiclm.training import StuckLossCallback, TrainingPlan, find_batch_size
+from open_musiclm.training import TrainingPlan, find_batch_size
 from open_musiclm.training.batch_size import batch_sizes
 from open_musiclm.training.stage_training import check_arguments
 
@@ -65,12 +65,7 @@ def test_resumed_it_goes_on_with_the_batch_that_was_found(clips, pipeline_folder
     assert main(train(clips, tmp_path / "whole", *settings)) == 0
     assert memory.sizes == [4, 2]
 
-    def interrupt(self, args, state, control, **kwargs):
-        if state.global_step == 5:
-            raise KeyboardInterrupt
-
-    with monkeypatch.context() as patch:
-        patch.setattr(StuckLossCallback, "on_step_end", interrupt)
+    with interrupted_in_step(5, monkeypatch):
         assert main(train(clips, tmp_path / "parts", *settings)) == 130
     memory.tried.clear()
     assert main(train(clips, tmp_path / "parts", *settings)) == 0

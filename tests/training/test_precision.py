@@ -5,11 +5,10 @@ import json
 import pytest
 import torch
 from safetensors.torch import load_file
-from test_train_stage import HELD_OUT, assert_same, clips, losses, still, train, weights  # noqa: F401  (a fixture)
+from test_train_stage import HELD_OUT, assert_same, clips, interrupted_in_step, losses, still, train, weights  # noqa: F401  (a fixture)
 
 from open_musiclm import MusicLMPipeline
 from open_musiclm.cli import main
-from open_musiclm.training import StuckLossCallback
 
 BF16 = ("--precision", "bf16-true")
 
@@ -54,12 +53,7 @@ def test_resumed_equals_undisturbed(clips, pipeline_folder, tmp_path, monkeypatc
     settings = ["--from", pipeline_folder, "--save-every", 3, *HELD_OUT, *BF16, *more]
     assert main(train(clips, tmp_path / "whole", *settings)) == 0
 
-    def interrupt(self, args, state, control, **kwargs):
-        if state.global_step == 5:
-            raise KeyboardInterrupt
-
-    with monkeypatch.context() as patch:
-        patch.setattr(StuckLossCallback, "on_step_end", interrupt)
+    with interrupted_in_step(5, monkeypatch):
         assert main(train(clips, tmp_path / "parts", *settings)) == 130
     assert main(train(clips, tmp_path / "parts", *settings)) == 0
     assert dtypes(weights(tmp_path / "whole")) == {torch.bfloat16}

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -106,6 +107,19 @@ def test_a_plain_trainer_overfits_ten_clips(clips, tmp_path, stage):
 HELD_OUT = ("--hold-out", 2, "--evaluate-every", 2)
 
 
+@contextmanager
+def interrupted_in_step(step, monkeypatch):
+    """Within, a training ends after this step as Ctrl-C ends it."""
+
+    def interrupt(self, args, state, control, **kwargs):
+        if state.global_step == step:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(StuckLossCallback, "on_step_end", interrupt)
+        yield
+
+
 @pytest.mark.parametrize(
     "more",
     [HELD_OUT, (*HELD_OUT, "--lora", "4"), ("--hold-out", 0, "--streaming"), (*HELD_OUT, "--log-every", 4)],
@@ -116,12 +130,7 @@ def test_resumed_equals_undisturbed(clips, pipeline_folder, tmp_path, monkeypatc
     settings = ["--from", pipeline_folder, "--save-every", 3, *more]
     assert main(train(clips, tmp_path / "whole", *settings)) == 0
 
-    def interrupt(self, args, state, control, **kwargs):
-        if state.global_step == 5:
-            raise KeyboardInterrupt
-
-    with monkeypatch.context() as patch:
-        patch.setattr(StuckLossCallback, "on_step_end", interrupt)
+    with interrupted_in_step(5, monkeypatch):
         assert main(train(clips, tmp_path / "parts", *settings)) == 130
     half = tmp_path / "parts" / "training" / "checkpoint-5"
     shutil.copytree(tmp_path / "parts" / "training" / "checkpoint-3", half)
