@@ -2,8 +2,8 @@
 
     python examples/mini/train_on.py --work-dir DIR --steps 1500
 
-It learns from scores, which are composed on the way; the acoustic stages need the tokens of clips. What is not kept in a pipeline is the table of
-attributes that its CLAP was trained against: it is fitted anew to where the CLAP hears clips. Stop it whenever you like: the
+It learns from scores, which are composed on the way; the acoustic stages need the tokens of clips. What is not kept in a
+pipeline is the table of attributes that its CLAP was trained against: it is fitted anew to where the CLAP hears clips. Stop it whenever you like: the
 same command goes on. The weights are left in `DIR/models`, and the whole pipeline with them in `DIR/pipeline`.
 """
 
@@ -84,9 +84,6 @@ def main() -> None:
     parser.add_argument("--work-dir", type=Path, required=True, help="everything is kept here; the same again resumes")
     parser.add_argument(
         "--start", type=Path, default=mini_checkpoint(), help="a pipeline (default: the one in the box)"
-    )
-    parser.add_argument(
-        "--stage", choices=["semantic"], default="semantic", help="the acoustic ones need clips' tokens"
     )
     parser.add_argument("--steps", type=int, default=1500, help="(default: %(default)s)")
     parser.add_argument("--batch-size", type=int, default=12, help="windows (default: %(default)s)")
