@@ -7,11 +7,16 @@ one is. Left to the history that it makes itself, it drifts; strokes come a fram
 - the bias of distance points, in one head, at the row of the condition that is as far back as the condition is long
   (`point_at_condition`): the frame that is to be predicted, in every window of the usual length;
 - in training, part of the history is not what came before (`spoil_history`), so that it cannot be relied on.
+
+What one clip in ten is told is not learnt by itself either: frames that are told what to sing weigh more (`told_to_sing`).
 """
 
 from __future__ import annotations
 
 import torch
+from compose import VOWELS
+from describe import LINE_RATE
+from recipe import Recipe
 from torch.nn import functional as F
 
 from open_musiclm import MusicLMStageModel
@@ -89,3 +94,13 @@ def spoil_history(token_ids: torch.Tensor, generator: torch.Generator) -> torch.
     rows = torch.arange(count, device=device)[:, None]
     replaced = torch.where(is_moved, token_ids[rows, moved], token_ids.flatten(0, 1)[others])
     return torch.where(spoilt[..., None], replaced, token_ids)
+
+
+def told_to_sing(batch: dict[str, torch.Tensor], num_frames: int, recipe: Recipe) -> torch.Tensor | None:
+    """float32 (batch, frames): `recipe.sung_weight` where a sample is told which vowel is sung, else 0."""
+    lyrics = batch.get("lyrics_token_ids")
+    if lyrics is None or not lyrics.shape[1]:
+        return None
+    rows = (torch.arange(num_frames) / recipe.frame_rate * LINE_RATE).long().clamp(max=lyrics.shape[1] - 1)
+    told = lyrics[:, rows, 0]
+    return ((told >= 0) & (told < len(VOWELS))) * recipe.sung_weight

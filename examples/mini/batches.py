@@ -19,7 +19,7 @@ import torch
 from captions import write_captions
 from compose import compose, draw_truth, frame_truth
 from corpus import ATTRIBUTE_VALUES
-from describe import DESCRIPTIONS, describe, end_is_near, stretched, with_end
+from describe import DESCRIPTIONS, describe, end_is_near, stretched, with_end, with_singer
 from features import embed_texts
 from fit_codebooks import blur
 from recipe import Recipe
@@ -66,7 +66,8 @@ class ScoreMaker:
         recipe, truths, texts, tokens, said, ends = self.recipe, [], [], [], [], []
         for index in range(first, first + count):
             rng = np.random.default_rng([recipe.seed, SPLITS.index(self.split), index])
-            score = compose(with_end(draw_truth(rng, recipe.clip_length_in_s), recipe.clip_length_in_s, rng), rng)
+            truth = with_end(draw_truth(rng, recipe.clip_length_in_s), recipe.clip_length_in_s, rng)
+            score = compose(with_singer(truth, rng), rng)
             frames = frame_truth(score, recipe.clip_length_in_s)
             truths.append(score.truth)
             texts.append(write_captions(score.truth, rng, 1)[0]["text"])

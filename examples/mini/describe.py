@@ -14,6 +14,7 @@ from compose import ARTISTS, FRAME_RATE, GENRES, KEYS, VOWELS, Score, Truth
 NUM_TEMPOS, LOWEST_TEMPO, HIGHEST_TEMPO = 45, 40.0, 240.0
 NUM_TIMES, LONGEST_IN_S = 64, 600.0
 END_SHARE = 0.3  # of the scores of the semantic stage that are moved to where their piece ends
+SINGER_SHARE = 0.12  # of them that are given to a singer, who sings one in ten anyway
 LINE_RATE = 5.0  # frames a second of melody and lyrics
 #: fields of each stream beside its name and `optional=True`, in the order in which a stage reads them
 DESCRIPTIONS: dict[str, dict] = {
@@ -63,6 +64,11 @@ def with_end(truth: Truth, duration_in_s: float, rng: np.random.Generator) -> Tr
         return truth
     start = max(truth.total_length_in_s - left, 0.0)
     return replace(truth, start_in_s=round(round(start * FRAME_RATE) / FRAME_RATE, 2))
+
+
+def with_singer(truth: Truth, rng: np.random.Generator) -> Truth:
+    """Some clips are given to a singer: lyrics are learnt from nobody else."""
+    return replace(truth, instrument="voice") if rng.random() < SINGER_SHARE else truth
 
 
 def end_is_near(score: Score, duration_in_s: float) -> bool:

@@ -54,6 +54,7 @@ class Recipe:
     num_short_windows: int = 14  # a batch of the semantic stage, where they take the place of whole ones
     # how much more the first frame and the first ones weigh in the loss, and how many frames that takes to fade
     early_weights: tuple[tuple[float, float, float], ...] = ((60.0, 6.0, 20.0), (25.0, 4.0, 8.0), (0.0, 0.0, 1.0))
+    sung_weight: float = 5.0  # added where the semantic stage is told which vowel is sung
     near_end_weight: float = 10.0  # added where the semantic stage is told that a piece is nearly over
     semantic_stage: Training = Training(2400, 8, 1.5e-3)
     coarse_stage: Training = Training(2600, 8, 2e-3)

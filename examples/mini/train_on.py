@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import shutil
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 
@@ -24,6 +25,7 @@ from safetensors.torch import load_file, save_file
 from tqdm import tqdm
 from train_clap import AttributeTable
 from train_stages import train_stage
+from training_loop import time_limit
 from transformers import ClapModel, ClapProcessor
 
 from open_musiclm import mini_checkpoint
@@ -86,8 +88,18 @@ def main() -> None:
         "--start", type=Path, default=mini_checkpoint(), help="a pipeline (default: the one in the box)"
     )
     parser.add_argument("--steps", type=int, default=1500, help="(default: %(default)s)")
-    parser.add_argument("--batch-size", type=int, default=12, help="windows (default: %(default)s)")
+    parser.add_argument("--minutes", type=float, help="train by the clock instead, on whatever there is")
+    parser.add_argument("--batch-size", type=int, default=12, help="whole windows (default: %(default)s)")
+    parser.add_argument("--short-windows", type=int, help="in every other batch (default: the recipe's)")
     parser.add_argument("--learning-rate", type=float, default=3e-4, help="(default: %(default)s)")
+    parser.add_argument(
+        "--workers", type=int, help="processes that compose, where there is a GPU (default: the recipe's)"
+    )
+    parser.add_argument(
+        "--align",
+        action="store_true",
+        help="begin with positions of lyrics and melody that point at the frames beside them",
+    )
     parser.add_argument(
         "--keep", type=float, default=0.35, help="share of the weights before in what is saved (default: %(default)s)"
     )
@@ -95,12 +107,19 @@ def main() -> None:
     if not 0 <= arguments.keep < 1:
         parser.error(f"--keep must be from 0 to below 1, got {arguments.keep}")
     models = arguments.work_dir / "models"
-    training = Training(arguments.steps, arguments.batch_size, arguments.learning_rate)
-    recipe = replace(Recipe(), **{f"{STAGE}_stage": training})
-    lay_out(arguments.start, models, STAGE)
+    steps = arguments.steps if arguments.minutes is None else 1_000_000
+    recipe = replace(
+        Recipe(),
+        semantic_stage=Training(steps, arguments.batch_size, arguments.learning_rate),
+        num_short_windows=arguments.short_windows or Recipe().num_short_windows,
+        num_score_workers=arguments.workers or Recipe().num_score_workers,
+    )
+    start = Path(arguments.start)
+    lay_out(start, models, STAGE)
     fit_attribute_table(models, recipe)
-    train_stage(STAGE, arguments.work_dir, arguments.work_dir, models, recipe, start=arguments.start)
-    blend(models / f"{STAGE}_model", arguments.start / f"{STAGE}_model", arguments.keep)
+    with nullcontext() if arguments.minutes is None else time_limit(60 * arguments.minutes):
+        train_stage(STAGE, arguments.work_dir, arguments.work_dir, models, recipe, start=start, align=arguments.align)
+    blend(models / f"{STAGE}_model", start / f"{STAGE}_model", arguments.keep)
     assemble_pipeline(models, arguments.work_dir / "pipeline", recipe)
 
 

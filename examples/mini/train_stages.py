@@ -12,12 +12,13 @@ the first frames more, by their time alone, and every other batch of the semanti
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from aligning import point_at_condition, spoil_history
+from aligning import point_at_condition, spoil_history, told_to_sing
 from batches import Batches, FreshScores, PooledScores, ScoreBatches, ScoreMaker, WindowBatches
 from describe import DESCRIPTIONS
 from recipe import Recipe, Training
@@ -43,6 +44,8 @@ from open_musiclm.tokenizers.compatibility import acoustic_stream, clap_stream, 
 STAGES = ("semantic", "coarse", "fine")
 #: what becomes of the histories that a stage is taught with
 SPOILING = {"semantic": put_in_rests, "coarse": spoil_history}
+#: conditions of which a stage reads the frame that it predicts
+ALIGNED = {"semantic": ("lyrics", "melody"), "coarse": ("semantic",), "fine": ()}
 
 
 def stage_streams(name: str, models: Path, recipe: Recipe) -> list[TokenStream]:
@@ -93,8 +96,8 @@ def make_stage(name: str, models: Path, recipe: Recipe) -> MusicLMStageModel:
         torch.manual_seed(recipe.seed)
         stage = model_class(config)
         start_from_embeddings(stage, ClapQuantizer.from_pretrained(models / "clap_quantizer"))
-        if name == "coarse":
-            start_aligned(stage, "semantic")
+        if ALIGNED[name]:
+            start_aligned(stage, ALIGNED[name])
     stage.set_attn_implementation("eager")  # half the time of sdpa's on a CPU, at these sizes
     return stage
 
@@ -113,23 +116,36 @@ def start_from_embeddings(stage: MusicLMStageModel, quantizer: ClapQuantizer) ->
 
 
 @torch.no_grad()
-def start_aligned(stage: MusicLMStageModel, condition: str) -> None:
-    """Let the positions of a conditioning stream begin as those of the frames that the stage predicts beside them.
+def start_aligned(stage: MusicLMStageModel, conditions: Sequence[str], trained: bool = False) -> None:
+    """Let the positions of conditioning streams begin as those of the frames that the stage predicts beside them.
 
-    A row predicts the frame after its own, so frame t of the condition has the position of frame t - 1, and the first
-    that of the start. From there attention finds the frame that it needs at once; the bias of the distance, which is
-    smooth, takes thousands of steps to point at one row a hundred rows back.
+    A row predicts the frame after its own, so frame t of a condition has the position of frame t - 1, and the first
+    that of the start; a frame of a slower stream, that of the middle one of the frames beside it. From there attention
+    finds the frame that it needs at once; the bias of the distance, which is smooth, takes thousands of steps to point
+    at one row a hundred rows back.
+
+    Args:
+        trained: the stage knows something already: what it predicts keeps its positions, beside what is added to them.
     """
-    predicted = stage.predicted_stream.name
+    predicted = stage.predicted_stream
     size, num_rows = stage.config.hidden_size, stage.config.max_position_embeddings
     frequencies = 2 * math.pi / torch.exp(torch.linspace(math.log(3), math.log(240), size))
     phases = 2 * math.pi * torch.rand(size)
-    waves = torch.cos(torch.arange(num_rows + 1)[:, None] * frequencies + phases)
+
+    def waves(moments: torch.Tensor) -> torch.Tensor:
+        return torch.cos(moments[:, None] * frequencies + phases)
+
+    rows = torch.arange(num_rows + 1)
+    positions = {name: embedding.weight for name, embedding in stage.position_embeddings.items()}
     for stream in stage.condition_streams:
-        stage.position_embeddings[stream.name].weight.mul_(0.1)
-    stage.position_embeddings[condition].weight.copy_(waves[:-1])
-    stage.position_embeddings[predicted].weight.copy_(waves[1:])
-    stage.start_vectors[predicted].add_(waves[0])
+        if stream.name in conditions:
+            frames = predicted.frame_rate / stream.frame_rate  # of what is predicted, beside one of the condition
+            positions[stream.name].copy_(waves(rows[:-1] * frames + (frames - 1) / 2))
+        elif not trained:
+            positions[stream.name].mul_(0.1)
+    share = 0.5 if trained else 1.0
+    positions[predicted.name].mul_(float(trained)).add_(share * waves(rows[1:]))
+    stage.start_vectors[predicted.name].add_(share * waves(rows[:1])[0])
 
 
 def early_loss(
@@ -155,8 +171,17 @@ def early_loss(
     return (losses.view(labels.shape) * weights).sum() / weights.sum()
 
 
-def train_stage(name: str, tokens: Path, work: Path, models: Path, recipe: Recipe, start: Path | None = None) -> None:
-    """Train a stage and save it as `models / NAME_model`; with `start`, a pipeline's folder, on from its weights."""
+def train_stage(
+    name: str,
+    tokens: Path,
+    work: Path,
+    models: Path,
+    recipe: Recipe,
+    start: Path | None = None,
+    align: bool = False,
+) -> None:
+    """Train a stage and save it as `models / NAME_model`; with `start`, a pipeline's folder, on from its weights, whose
+    positions `align` aligns."""
     output = models / f"{name}_model"
     if (output / "model.safetensors").exists():
         return
@@ -164,6 +189,8 @@ def train_stage(name: str, tokens: Path, work: Path, models: Path, recipe: Recip
     stage = make_stage(name, models, recipe)
     if start is not None:
         stage.load_state_dict(load_file(start / f"{name}_model" / "model.safetensors"))
+        if align and not (work / f"{name}-stage.pt").exists():
+            start_aligned(stage, ALIGNED[name], trained=True)
     stage.to(device)
     training: Training = getattr(recipe, f"{name}_stage")
     scores: FreshScores | PooledScores | None = None
@@ -198,6 +225,8 @@ def train_stage(name: str, tokens: Path, work: Path, models: Path, recipe: Recip
             if name == "semantic":
                 more = told_near_end(batch, history.shape[1], recipe)
                 read = hide_all_but_ends(read, more, stage)
+                sung = told_to_sing(read, history.shape[1], recipe)
+                more = sung if more is None else more if sung is None else more + sung
             logits = stage(**read, hide_conditions=name != "semantic").logits
         weights = recipe.early_weights[STAGES.index(name)]
         return {"loss": early_loss(logits.float(), batch[predicted], *weights, more)}
