@@ -32,35 +32,35 @@ PARTS = {
 }
 #: processes that check at the same time: most of a check is the compiling of its kernels
 CHECKS_TOGETHER = 7
-#: what was measured before, on an H100 80 GB on 2026-11-26 (large size, bfloat16), and what is expected now
+#: what was measured before (large size, bfloat16): on an H200 on 2026-11-27, where no other GPU is named
 BEFORE = {
-    "step, batch 1, chosen": ("20 ms (0.67 recorded)", "0.4 ms"),
-    "step, batch 4, chosen": ("1.43 ms recorded", "0.5 ms"),
-    "step, batch 8, chosen": ("15 ms (2.45 recorded)", "0.55 ms"),
-    "step, batch 16, chosen": ("1.27 ms recorded", "0.6 ms"),
-    "step, batch 64, chosen": ("17 ms (1.56 recorded)", "0.95 ms"),
-    "step, batch 1, torch": ("2.09 ms", "2.1 ms"),
-    "step, batch 8, torch": ("2.56 ms", "2.6 ms"),
-    "step, batch 64, torch": ("3.27 ms", "3.3 ms"),
-    "step, batch 1, int8": ("", "0.3 ms"),
-    "prefill, batch 1, as it is": ("", "30 ms"),
-    "prefill, batch 1, recorded": ("", "4 ms"),
-    "prefill, batch 8, as it is": ("", "35 ms"),
-    "prefill, batch 8, recorded": ("", "18 ms"),
-    "piece of 10 s, batch 1": ("44.8 s (3.27 recorded)", "1.6 s: 6.2 audio s/s"),
-    "piece of 10 s, batch 8": ("8.4 s recorded", "2.5 s: 32 audio s/s"),
-    "piece of 10 s, batch 64": ("10.8 s recorded", "5.4 s: 118 audio s/s"),
-    "piece of 30 s, batch 1": ("7.07 s recorded", "4.0 s"),
-    "first audio, batch 1": ("0.72 s recorded", "0.42 s"),
-    "first audio, batch 1, a short first window": ("", "0.27 s"),
-    "training step, masks": ("0.385 s, 5 % of the peak, 28.9 GB", "0.3 s"),
-    "training step, flex": ("", "0.25 s"),
-    "training step, flex, bf16 weights": ("", "0.2 s"),
-    "training step, flex, layers compiled": ("nothing within 150 s", "0.09 s, 25 % of the peak"),
-    "training step, flex, bf16 weights, layers compiled": ("", "0.08 s, 28 % of the peak"),
-    "MusicGen small, batch 1": ("0.31 audio s/s", "0.31 audio s/s"),
-    "MusicGen small, batch 64": ("20.3 audio s/s", "20 audio s/s"),
-    "MusicGen medium, batch 1": ("0.25 audio s/s", "0.25 audio s/s"),
+    "step, batch 1, chosen": "0.58 ms",
+    "step, batch 4, chosen": "1.38 ms",
+    "step, batch 8, chosen": "1.39 ms",
+    "step, batch 1, torch": "2.38 ms",
+    "step, batch 4, torch": "2.78 ms",
+    "step, batch 8, torch": "2.82 ms",
+    "step, batch 64, torch": "3.27 ms (H100)",
+    "step, batch 1, int8": "0.59 ms",
+    "step, batch 4, int8": "1.75 ms",
+    "step, batch 8, int8": "1.81 ms",
+    "prefill, batch 1, as it is": "23.9 ms",
+    "prefill, batch 1, recorded": "7.0 ms",
+    "prefill, batch 8, as it is": "33.3 ms",
+    "prefill, batch 8, recorded": "30.0 ms",
+    "prefill, batch 16, as it is": "58.1 ms",
+    "prefill, batch 16, recorded": "55.8 ms",
+    "piece of 10 s, batch 1": "2.93 s: 3.4 audio s/s",
+    "first audio, batch 1": "0.70 s",
+    "first audio, batch 1, a short first window": "0.36 s",
+    "training step, masks": "0.344 s, 28.8 GB, 6 % of the peak",
+    "training step, flex": "0.279 s, 20.2 GB, 7 % of the peak",
+    "training step, flex, bf16 weights": "0.260 s, 16.9 GB, 8 % of the peak",
+    "training step, flex, layers compiled": "0.167 s, 14.8 GB, 12 % of the peak",
+    "training step, flex, bf16 weights, layers compiled": "0.167 s, 13.9 GB, 12 % of the peak",
+    "MusicGen small, batch 1": "0.31 audio s/s (H100)",
+    "MusicGen small, batch 64": "20.3 audio s/s (H100)",
+    "MusicGen medium, batch 1": "0.25 audio s/s (H100)",
 }
 
 
@@ -166,11 +166,11 @@ def main() -> None:
     write(args, results, machine)
     print(f"\n{machine}\n")
     rows = [
-        [name, row["what"], row["measured"], *BEFORE.get(row["what"], ("", ""))]
+        [name, row["what"], row["measured"], BEFORE.get(row["what"], "")]
         for name, part in results.items()
         for row in part["rows"]
     ]
-    print(*table(["part", "what", "measured", "before", "predicted"], rows), sep="\n")
+    print(*table(["part", "what", "measured", "before"], rows), sep="\n")
     unfinished = {name: part["trouble"] for name, part in results.items() if not part["finished"]}
     print("\n" + (f"Not finished: {unfinished}" if unfinished else "All parts finished."))
     wrong = [row["what"] for row in results.get("correctness", {"rows": []})["rows"] if not row["right"]]

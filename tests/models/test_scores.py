@@ -4,7 +4,9 @@ import pytest
 import torch
 from tiny import tiny_stage
 
+from open_musiclm.models import scores
 from open_musiclm.models.scores import ScoreBias
+from open_musiclm.training import speed
 from open_musiclm.training.speed import attend_without_masks, compile_layers
 
 needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
@@ -94,6 +96,23 @@ def test_layers_are_compiled_once_and_learn_the_same():
         assert name == its_name
         if expected.grad is not None:
             torch.testing.assert_close(found.grad, expected.grad, msg=name)
+
+
+def test_a_device_without_such_a_kernel_keeps_its_masks(monkeypatch):
+    """PyTorch has no gradient of it on a CPU: what stands here for a GPU whose shared memory a kernel does not fit."""
+    trouble = scores.find_trouble(torch.device("cpu"), torch.float32, num_heads=2, head_dim=16)
+    assert "backward" in trouble.lower()
+    monkeypatch.setattr(speed, "find_trouble", lambda device, *others: trouble)
+    stage = training_stage()
+    with pytest.warns(UserWarning, match="training makes them"):
+        assert not attend_without_masks(stage, torch.device("cuda"), torch.bfloat16)
+    assert stage.config._attn_implementation == "sdpa"
+
+
+@needs_gpu
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_this_gpu_has_a_kernel_for_the_published_sizes(dtype):
+    assert scores.find_trouble(torch.device("cuda"), dtype, num_heads=16, head_dim=64) is None
 
 
 @torch.no_grad()

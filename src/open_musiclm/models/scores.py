@@ -13,6 +13,10 @@ from typing import Any, NamedTuple
 import torch
 from torch.nn.attention.flex_attention import BlockMask, create_block_mask, flex_attention
 
+#: of the compiled kernel. It fetches the biases of several tiles ahead, and at the tiles that PyTorch takes by itself for an
+#: H200 these alone (128 × 128 floats three times, beside the keys and values) are more shared memory than one has
+KERNEL_OPTIONS = {"fwd_BLOCK_M": 64, "fwd_BLOCK_N": 64, "fwd_num_stages": 2}
+
 
 class ScoreBias(NamedTuple):
     """What a decoder layer takes in the place of an additive mask, for a sequence that attends to itself."""
@@ -28,7 +32,16 @@ class ScoreBias(NamedTuple):
         # on a CPU the definition itself, step by step; within a compiled layer it is compiled with the rest
         plain = torch.compiler.is_compiling() or query.device.type != "cuda"
         attend: Callable[..., Any] = flex_attention if plain else _compiled()  # type: ignore[assignment]
-        output = attend(query, key, value, score_mod=self._score, block_mask=self.blocks, scale=scale, enable_gqa=True)
+        output = attend(
+            query,
+            key,
+            value,
+            score_mod=self._score,
+            block_mask=self.blocks,
+            scale=scale,
+            enable_gqa=True,
+            kernel_options=KERNEL_OPTIONS,  # type: ignore[arg-type]
+        )
         return output.transpose(1, 2)
 
     def _score(self, score, sample, head, row, key):
@@ -67,3 +80,20 @@ def _visible_blocks(num_rows: int, prefix_size: int, device: torch.device) -> Bl
 @functools.cache
 def _compiled() -> Callable:
     return torch.compile(flex_attention, dynamic=False)
+
+
+def find_trouble(device: torch.device, dtype: torch.dtype, num_heads: int, head_dim: int) -> str | None:
+    """Why a device cannot attend in this way, forward and backward: the error's last line. `None` if it can.
+
+    A kernel takes shared memory by its tiles and not by the rows, so a few rows show it.
+    """
+    rows = 256
+    shapes = ((1, num_heads, rows, head_dim), (1, 1, rows, head_dim), (1, 1, rows, head_dim))
+    query, key, value = (torch.zeros(shape, device=device, dtype=dtype, requires_grad=True) for shape in shapes)
+    table = torch.zeros(num_heads, rows, device=device, requires_grad=True)
+    seen = torch.ones(1, rows, dtype=torch.bool, device=device)
+    try:
+        score_bias(rows, 1, seen, table, device).attend(query, key, value, 1.0).sum().backward()
+    except Exception as error:  # whatever a compiler says
+        return (str(error).strip().splitlines() or [type(error).__name__])[0]
+    return None

@@ -154,7 +154,8 @@ def run(
 def speed_up(plan: TrainingPlan, args: TrainingArguments, stage: Any) -> None:
     """On a GPU attention without masks; `torch_compile` of the plan's arguments compiles the layers, not the whole."""
     if args.device.type == "cuda":
-        attend_without_masks(stage.get_base_model() if plan.lora_rank is not None else stage)
+        products = torch.bfloat16 if args.bf16 else torch.float16 if args.fp16 else None
+        attend_without_masks(stage.get_base_model() if plan.lora_rank is not None else stage, args.device, products)
     if plan.arguments.get("torch_compile"):
         names = ("torch_compile_backend", "torch_compile_mode")
         settings = {name.removeprefix("torch_compile_"): plan.arguments.get(name) for name in names}
