@@ -2,8 +2,9 @@
 
 Taught with true histories, a stage learns to follow its own past, which is always right then and says where in the condition
 one is. Left to the history that it makes itself, it drifts; strokes come a frame or two early or late, or not at all
-(`measure_strokes.py`). Two things against that:
+(`measure_strokes.py`). Three things against that:
 
+- positions of a condition begin as those of the frames beside them (`start_aligned`);
 - the bias of distance points, in one head, at the row of the condition that is as far back as the condition is long
   (`point_at_condition`): the frame that is to be predicted, in every window of the usual length;
 - in training, part of the history is not what came before (`spoil_history`), so that it cannot be relied on.
@@ -12,6 +13,9 @@ What one clip in ten is told is not learnt by itself either: frames that are tol
 """
 
 from __future__ import annotations
+
+import math
+from collections.abc import Sequence
 
 import torch
 from compose import VOWELS
@@ -28,6 +32,35 @@ STEEPNESS = 20.0
 #: of a window's frames, how many are spoilt: each window draws one of these
 SPOILT_SHARES = (0.0, 0.0, 0.15, 0.4, 0.9, 1.0)
 LARGEST_SHIFT = 3  # frames
+
+
+@torch.no_grad()
+def start_aligned(stage: MusicLMStageModel, conditions: Sequence[str]) -> None:
+    """Let the positions of conditioning streams begin as those of the frames that the stage predicts beside them.
+
+    A row predicts the frame after its own, so frame t of a condition has the position of frame t - 1, and the first
+    that of the start; a frame of a slower stream, that of the middle one of the frames beside it. From there attention
+    finds the frame that it needs at once; the bias of the distance, which is smooth, takes thousands of steps to point
+    at one row a hundred rows back.
+    """
+    predicted = stage.predicted_stream
+    size, num_rows = stage.config.hidden_size, stage.config.max_position_embeddings
+    frequencies = 2 * math.pi / torch.exp(torch.linspace(math.log(3), math.log(240), size))
+    phases = 2 * math.pi * torch.rand(size)
+
+    def waves(moments: torch.Tensor) -> torch.Tensor:
+        return torch.cos(moments[:, None] * frequencies + phases)
+
+    rows = torch.arange(num_rows + 1)
+    positions = {name: embedding.weight for name, embedding in stage.position_embeddings.items()}
+    for stream in stage.condition_streams:
+        if stream.name in conditions:
+            frames = predicted.frame_rate / stream.frame_rate  # of what is predicted, beside one of the condition
+            positions[stream.name].copy_(waves(rows[:-1] * frames + (frames - 1) / 2))
+        else:
+            positions[stream.name].mul_(0.1)
+    positions[predicted.name].copy_(waves(rows[1:]))
+    stage.start_vectors[predicted.name].add_(waves(rows[:1])[0])
 
 
 def point_at_condition(stage: MusicLMStageModel, condition: str, head: int) -> None:
@@ -96,11 +129,11 @@ def spoil_history(token_ids: torch.Tensor, generator: torch.Generator) -> torch.
     return torch.where(spoilt[..., None], replaced, token_ids)
 
 
-def told_to_sing(batch: dict[str, torch.Tensor], num_frames: int, recipe: Recipe) -> torch.Tensor | None:
-    """float32 (batch, frames): `recipe.sung_weight` where a sample is told which vowel is sung, else 0."""
+def told_to_sing(batch: dict[str, torch.Tensor], shape: tuple[int, ...], recipe: Recipe) -> torch.Tensor | None:
+    """float32 (batch, frames, groups): `recipe.sung_weight` where a sample is told which vowel is sung, else 0."""
     lyrics = batch.get("lyrics_token_ids")
     if lyrics is None or not lyrics.shape[1]:
         return None
-    rows = (torch.arange(num_frames) / recipe.frame_rate * LINE_RATE).long().clamp(max=lyrics.shape[1] - 1)
-    told = lyrics[:, rows, 0]
-    return ((told >= 0) & (told < len(VOWELS))) * recipe.sung_weight
+    rows = (torch.arange(shape[1]) / recipe.frame_rate * LINE_RATE).long().clamp(max=lyrics.shape[1] - 1)
+    told = lyrics[:, rows]
+    return (((told >= 0) & (told < len(VOWELS))) * recipe.sung_weight).expand(shape)

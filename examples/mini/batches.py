@@ -37,6 +37,7 @@ SHORT_WINDOW_IN_S = 2.4
 LONG_DESCRIPTIONS = ("lyrics", "melody")
 LONG_SHARE = 0.4  # of the batches of the semantic stage that have the long descriptions at all
 DESCRIBED_SHARE = 0.55  # of the windows of the semantic stage that are told anything beside CLAP tokens
+TIMED_SHARE = 0.6  # of the windows of the semantic stage that are told the time, beside those in which a piece ends
 AFTER_SHARE = 0.3  # of the windows of the coarse stage that are told what follows
 FIRST_SHARE = 0.2  # of the windows of acoustic stages that begin where the clip does
 SHARD_SIZE = 500  # scores that a process adds to the pool at once
@@ -199,8 +200,8 @@ class ScoreBatches:
             else:
                 shown = told & _some(count, 0.8 if name == "lyrics" else 0.5, generator, device)
                 if name == "timing":
-                    # always told: a stage that knew ends without it would end a long piece anywhere
-                    shown = shown | fields["ends"].bool()
+                    # ends are always told: a stage that knew them without would end a long piece anywhere
+                    shown = _some(count, TIMED_SHARE, generator, device) | fields["ends"].bool()
                 ids = fields[name].masked_fill(~shown[:, None, None], PADDING_ID)
             batch[f"{name}_token_ids"] = ids
         return batch

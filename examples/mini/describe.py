@@ -13,7 +13,8 @@ from compose import ARTISTS, FRAME_RATE, GENRES, KEYS, VOWELS, Score, Truth
 
 NUM_TEMPOS, LOWEST_TEMPO, HIGHEST_TEMPO = 45, 40.0, 240.0
 NUM_TIMES, LONGEST_IN_S = 64, 600.0
-END_SHARE = 0.3  # of the scores of the semantic stage that are moved to where their piece ends
+STRETCHED_SHARE = 0.5  # of the scores that are told to be of a longer piece
+END_SHARE = 0.2  # of the scores of the semantic stage that are moved to where their piece ends
 SINGER_SHARE = 0.12  # of them that are given to a singer, who sings one in ten anyway
 LINE_RATE = 5.0  # frames a second of melody and lyrics
 #: fields of each stream beside its name and `optional=True`, in the order in which a stage reads them
@@ -77,12 +78,14 @@ def end_is_near(score: Score, duration_in_s: float) -> bool:
 
 
 def stretched(score: Score, duration_in_s: float, rng: np.random.Generator) -> Truth:
-    """The same clip as one of a piece of up to ten minutes.
+    """Half of the clips as they are, and half as those of a piece of up to ten minutes.
 
     Bars repeat every four, so a clip says how far off the beginning is only if it lies in the first ones, and how far off
     the end is only if it holds the last. What lies between may be as long as one likes.
     """
-    truth, (first, second) = score.truth, rng.random(2)
+    truth, (chosen, first, second) = score.truth, rng.random(3)
+    if chosen >= STRETCHED_SHARE:
+        return truth
     cycle_in_s = 4 * score.chords[-1].length / FRAME_RATE
 
     def more(share: float) -> float:  # the logarithm of the length is uniform

@@ -55,7 +55,7 @@ class Recipe:
     # how much more the first frame and the first ones weigh in the loss, and how many frames that takes to fade
     early_weights: tuple[tuple[float, float, float], ...] = ((60.0, 6.0, 20.0), (25.0, 4.0, 8.0), (0.0, 0.0, 1.0))
     sung_weight: float = 5.0  # added where the semantic stage is told which vowel is sung
-    near_end_weight: float = 10.0  # added where the semantic stage is told that a piece is nearly over
+    harmony_weight: float = 15.0  # added to the harmony of the semantic stage: whether a piece goes on
     semantic_stage: Training = Training(2400, 8, 1.5e-3)
     coarse_stage: Training = Training(2600, 8, 2e-3)
     fine_stage: Training = Training(800, 16, 3e-3)

@@ -7,7 +7,7 @@ which is always told, does: any other goes on after the rests that are put into 
 from __future__ import annotations
 
 import torch
-from describe import DESCRIPTIONS, NUM_TIMES
+from describe import NUM_TIMES
 from recipe import Recipe
 from train_semantic_encoder import FACTORS
 
@@ -45,31 +45,39 @@ def put_in_rests(token_ids: torch.Tensor, generator: torch.Generator) -> torch.T
     return torch.where(rests[..., None], silenced(token_ids), token_ids)
 
 
-def told_near_end(batch: dict[str, torch.Tensor], num_frames: int, recipe: Recipe) -> torch.Tensor | None:
-    """float32 (batch, frames): `recipe.near_end_weight` where a sample is told that its piece is nearly over or is, else 0.
+def harmony_weighs(token_ids: torch.Tensor, recipe: Recipe) -> torch.Tensor:
+    """float32 (batch, frames, groups): `recipe.harmony_weight` for the harmony of semantic tokens, else 0.
 
-    One frame of a window is where a piece ends, and nothing but its timing says which. Weighted by what is told, whether or
-    not it ends there, the chance of an end stays what it is.
+    One frame of a window is where a piece ends, and nothing but its timing says which. Chords stand still else, so of
+    their loss whether the music goes on is much. Weighted in every sample, whether it ends or not, the chance of an end
+    stays what it is.
     """
+    weights = torch.zeros(token_ids.shape, device=token_ids.device)
+    weights[..., list(FACTORS).index("harmony")] = recipe.harmony_weight
+    return weights
+
+
+def near_end(batch: dict[str, torch.Tensor]) -> torch.Tensor | None:
+    """bool (batch,): whether a sample is told that its piece is nearly over or is."""
     timing = batch.get("timing_token_ids")
-    if timing is None:
-        return None
-    rows = (torch.arange(num_frames) / recipe.frame_rate * DESCRIPTIONS["timing"]["frame_rate"]).long()
-    near = timing[:, rows.clamp(max=timing.shape[1] - 1), 2] >= NUM_TIMES * 7 // 8
-    return near * recipe.near_end_weight
+    return None if timing is None else (timing[..., 2] >= NUM_TIMES * 7 // 8).any(dim=1)
 
 
-def hide_all_but_ends(
-    batch: dict[str, torch.Tensor], near_end: torch.Tensor | None, stage: MusicLMStageModel
-) -> dict[str, torch.Tensor]:
+def hide_all_but_ends(batch: dict[str, torch.Tensor], stage: MusicLMStageModel) -> dict[str, torch.Tensor]:
     """Hide conditions at random as a stage in training does by itself, but never the timing of a piece that is nearly over:
-    one that ends untold would teach that any piece may."""
+    one that ends untold would teach that any piece may.
+
+    Where nothing is told at all, any piece may: that is the branch that guidance leads away from, and it must not be surer
+    that music goes on than the one that is told so.
+    """
     streams = {stream.name: stream.argument for stream in stage.condition_streams if stream.argument in batch}
     optional = [name for name in stage.optional_names if name in streams]
     shown = {name: batch[argument].flatten(1) for name, argument in streams.items()}
     hidden = drop_conditions(shown, optional, stage.config.condition_dropout)
+    told = torch.stack([(ids >= 0).any(dim=1) for name, ids in hidden.items() if name not in optional]).any(dim=0)
     hidden = {argument: hidden[name].view_as(batch[argument]) for name, argument in streams.items()}
-    if near_end is not None:
-        ends = (near_end > 0).any(dim=1)[:, None, None]
-        hidden["timing_token_ids"] = torch.where(ends, batch["timing_token_ids"], hidden["timing_token_ids"])
+    ends = near_end(batch)
+    if ends is not None:
+        kept = (ends & told)[:, None, None]
+        hidden["timing_token_ids"] = torch.where(kept, batch["timing_token_ids"], hidden["timing_token_ids"])
     return batch | hidden

@@ -96,11 +96,6 @@ def main() -> None:
         "--workers", type=int, help="processes that compose, where there is a GPU (default: the recipe's)"
     )
     parser.add_argument(
-        "--align",
-        action="store_true",
-        help="begin with positions of lyrics and melody that point at the frames beside them",
-    )
-    parser.add_argument(
         "--keep", type=float, default=0.35, help="share of the weights before in what is saved (default: %(default)s)"
     )
     arguments = parser.parse_args()
@@ -118,7 +113,7 @@ def main() -> None:
     lay_out(start, models, STAGE)
     fit_attribute_table(models, recipe)
     with nullcontext() if arguments.minutes is None else time_limit(60 * arguments.minutes):
-        train_stage(STAGE, arguments.work_dir, arguments.work_dir, models, recipe, start=start, align=arguments.align)
+        train_stage(STAGE, arguments.work_dir, arguments.work_dir, models, recipe, start=start)
     blend(models / f"{STAGE}_model", start / f"{STAGE}_model", arguments.keep)
     assemble_pipeline(models, arguments.work_dir / "pipeline", recipe)
 

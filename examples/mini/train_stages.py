@@ -12,18 +12,17 @@ the first frames more, by their time alone, and every other batch of the semanti
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from aligning import point_at_condition, spoil_history, told_to_sing
+from aligning import point_at_condition, spoil_history, start_aligned, told_to_sing
 from batches import Batches, FreshScores, PooledScores, ScoreBatches, ScoreMaker, WindowBatches
 from describe import DESCRIPTIONS
 from recipe import Recipe, Training
 from safetensors.torch import load_file
-from silence import hide_all_but_ends, put_in_rests, told_near_end
+from silence import harmony_weighs, hide_all_but_ends, put_in_rests
 from training_loop import autocast, pick_device, train
 
 from open_musiclm import (
@@ -45,7 +44,7 @@ STAGES = ("semantic", "coarse", "fine")
 #: what becomes of the histories that a stage is taught with
 SPOILING = {"semantic": put_in_rests, "coarse": spoil_history}
 #: conditions of which a stage reads the frame that it predicts
-ALIGNED = {"semantic": ("lyrics", "melody"), "coarse": ("semantic",), "fine": ()}
+ALIGNED = {"semantic": ("lyrics", "melody", "timing"), "coarse": ("semantic",), "fine": ()}
 
 
 def stage_streams(name: str, models: Path, recipe: Recipe) -> list[TokenStream]:
@@ -115,58 +114,25 @@ def start_from_embeddings(stage: MusicLMStageModel, quantizer: ClapQuantizer) ->
     rows[: len(entries)] = entries @ projection
 
 
-@torch.no_grad()
-def start_aligned(stage: MusicLMStageModel, conditions: Sequence[str], trained: bool = False) -> None:
-    """Let the positions of conditioning streams begin as those of the frames that the stage predicts beside them.
-
-    A row predicts the frame after its own, so frame t of a condition has the position of frame t - 1, and the first
-    that of the start; a frame of a slower stream, that of the middle one of the frames beside it. From there attention
-    finds the frame that it needs at once; the bias of the distance, which is smooth, takes thousands of steps to point
-    at one row a hundred rows back.
-
-    Args:
-        trained: the stage knows something already: what it predicts keeps its positions, beside what is added to them.
-    """
-    predicted = stage.predicted_stream
-    size, num_rows = stage.config.hidden_size, stage.config.max_position_embeddings
-    frequencies = 2 * math.pi / torch.exp(torch.linspace(math.log(3), math.log(240), size))
-    phases = 2 * math.pi * torch.rand(size)
-
-    def waves(moments: torch.Tensor) -> torch.Tensor:
-        return torch.cos(moments[:, None] * frequencies + phases)
-
-    rows = torch.arange(num_rows + 1)
-    positions = {name: embedding.weight for name, embedding in stage.position_embeddings.items()}
-    for stream in stage.condition_streams:
-        if stream.name in conditions:
-            frames = predicted.frame_rate / stream.frame_rate  # of what is predicted, beside one of the condition
-            positions[stream.name].copy_(waves(rows[:-1] * frames + (frames - 1) / 2))
-        elif not trained:
-            positions[stream.name].mul_(0.1)
-    share = 0.5 if trained else 1.0
-    positions[predicted.name].mul_(float(trained)).add_(share * waves(rows[1:]))
-    stage.start_vectors[predicted.name].add_(share * waves(rows[:1])[0])
-
-
 def early_loss(
     logits: torch.Tensor,
     token_ids: torch.Tensor,
     first: float,
     early: float,
     decay: float,
-    more: torch.Tensor | None = None,
+    more: torch.Tensor | float = 0.0,
 ) -> torch.Tensor:
     """Cross-entropy of (batch, tokens …, vocabulary) to (batch, frames, codebooks), the first frames weighted.
 
-    Frame t weighs 1 + early · exp(-t / decay), the very first one `first` more, and `more` (batch, frames) is added; the
-    weights know nothing of the tokens.
+    Frame t weighs 1 + early · exp(-t / decay), the very first one `first` more, and `more` (batch, frames, codebooks) is
+    added; the weights know nothing of the tokens.
     """
     labels = token_ids.flatten(1)
     frames = torch.arange(labels.shape[1], device=labels.device) // token_ids.shape[2]
     weights = 1 + first * (frames == 0) + early * torch.exp(-frames / decay)
     weights = weights.expand(labels.shape)
-    if more is not None:
-        weights = weights + more[:, frames]
+    if isinstance(more, torch.Tensor):
+        weights = weights + more.flatten(1)
     losses = F.cross_entropy(logits[:, : labels.shape[1]].flatten(0, 1), labels.flatten(), reduction="none")
     return (losses.view(labels.shape) * weights).sum() / weights.sum()
 
@@ -178,10 +144,8 @@ def train_stage(
     models: Path,
     recipe: Recipe,
     start: Path | None = None,
-    align: bool = False,
 ) -> None:
-    """Train a stage and save it as `models / NAME_model`; with `start`, a pipeline's folder, on from its weights, whose
-    positions `align` aligns."""
+    """Train a stage and save it as `models / NAME_model`; with `start`, a pipeline's folder, on from its weights."""
     output = models / f"{name}_model"
     if (output / "model.safetensors").exists():
         return
@@ -189,8 +153,6 @@ def train_stage(
     stage = make_stage(name, models, recipe)
     if start is not None:
         stage.load_state_dict(load_file(start / f"{name}_model" / "model.safetensors"))
-        if align and not (work / f"{name}-stage.pt").exists():
-            start_aligned(stage, ALIGNED[name], trained=True)
     stage.to(device)
     training: Training = getattr(recipe, f"{name}_stage")
     scores: FreshScores | PooledScores | None = None
@@ -218,15 +180,15 @@ def train_stage(
         batch = {key: ids.to(device) for key, ids in batches(step).items()}
         with torch.random.fork_rng(), autocast(device):
             torch.manual_seed(int(torch.randint(1 << 62, (), generator=generator)))
-            history, more = batch[predicted], None
+            history, more = batch[predicted], 0.0
             if name in SPOILING:
                 history = SPOILING[name](history, generator)
             read = batch | {predicted: history}
             if name == "semantic":
-                more = told_near_end(batch, history.shape[1], recipe)
-                read = hide_all_but_ends(read, more, stage)
-                sung = told_to_sing(read, history.shape[1], recipe)
-                more = sung if more is None else more if sung is None else more + sung
+                read = hide_all_but_ends(read, stage)
+                more = harmony_weighs(history, recipe)
+                sung = told_to_sing(read, history.shape, recipe)
+                more = more if sung is None else more + sung
             logits = stage(**read, hide_conditions=name != "semantic").logits
         weights = recipe.early_weights[STAGES.index(name)]
         return {"loss": early_loss(logits.float(), batch[predicted], *weights, more)}

@@ -25,7 +25,7 @@ PROMPTS = (
 )
 SCALE = 2.5
 NUM_EACH = 6
-NUM_SCORED = 12
+NUM_SCORED = 24
 
 
 def run(pipe):

@@ -40,7 +40,7 @@ class ScoreBias(NamedTuple):
             block_mask=self.blocks,
             scale=scale,
             enable_gqa=True,
-            kernel_options=KERNEL_OPTIONS,  # type: ignore[arg-type]
+            kernel_options=KERNEL_OPTIONS,
         )
         return output.transpose(1, 2)
 
