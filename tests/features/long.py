@@ -13,6 +13,7 @@ from .rows import Row, generators, level, standard_error
 LENGTH_IN_S = 300
 PART_IN_S = 10
 MINUTE = 60 // PART_IN_S
+SILENT_IN_DB = -60.0
 #: how much the last minute may lose, in % and dB; what pieces differ in by chance would let one of them fall silent
 NO_LESS = {"moves": 10.0, "level": 3.0, "clap": 3.0}
 
@@ -24,20 +25,22 @@ def run(pipe):
         list(prompts), audio_length_in_s=float(LENGTH_IN_S), generator=generators(len(prompts)), return_tokens=True
     )
     audios = [audio.mean(axis=0) for audio in pieces.audios]
-    yield from _seams(pipe, audios[0], rate)
+    yield from _seams(pipe, audios, rate)
     yield from _drift(pipe, audios, rate)
     yield from _semantic_drift(pipe, pieces.tokens)
 
 
-def _seams(pipe, audio, rate):
-    """At the joints of every stage's windows, against the moments half-way between two joints."""
+def _seams(pipe, audios, rate):
+    """At the joints of every stage's windows, against moments between two joints, in all pieces: a beat of 0.4 s stands on
+    every joint of windows 2 s apart, so one piece alone would say what its beats are, and so would one place between."""
+    places = (np.arange(4) + 1) * 0.618034 % 1  # of the way from a joint to the next
     for name, stage in pipe.chain.stages.items():
         window, stride = stage.config.window_in_s, stage.config.window_stride_in_s
         joints = np.arange(window, LENGTH_IN_S - 2.0, stride)
-        at = [_changes(audio, moment, rate) for moment in joints]
-        between = [_changes(audio, moment + stride / 2, rate) for moment in joints]
+        between = np.concatenate([joints + place * stride for place in places])
+        at, elsewhere = (_all_changes(audios, moments, rate) for moments in (joints, between))
         for place, what in enumerate(("level", "spectrum")):
-            found, usual = (np.array([change[place] for change in changes]) for changes in (at, between))
+            found, usual = at[:, place], elsewhere[:, place]
             yield Row(
                 "long piece",
                 f"change of {what} where windows of {name} join, against between them",
@@ -48,13 +51,23 @@ def _seams(pipe, audio, rate):
                 # no larger: by what two means of so many changes differ by chance
                 margin=-2 * float(np.hypot(standard_error(found), standard_error(usual))),
             )
+    silent = [np.mean([level(part) < SILENT_IN_DB for part in np.split(audio, LENGTH_IN_S)]) for audio in audios]
+    yield Row(
+        "long piece", "seconds that are silent, of all", 100 * float(np.mean(silent)), 0.0, "%", False, margin=-5.0
+    )
 
 
-def _changes(audio, moment, rate):
-    place, around = round(moment * rate), 2 * rate  # the rest of the piece says nothing about this moment
-    part = audio[max(place - around, 0) : place + around]
-    measured = seam_measure(part, min(place, around), rate)
-    return measured["level_in_db"], measured["spectrum_in_db"]
+def _all_changes(audios, moments, rate) -> np.ndarray:
+    """(moments, 2): changes of level and spectrum at those where something sounds on both sides; silence is counted apart."""
+    half, around, changes = rate // 2, 2 * rate, []  # the rest of the piece says nothing about a moment
+    for audio in audios:
+        for place in np.round(moments * rate).astype(int):
+            sides = audio[place - half : place], audio[place : place + half]
+            if min(level(side) for side in sides) < SILENT_IN_DB:
+                continue
+            measured = seam_measure(audio[max(place - around, 0) : place + around], min(place, around), rate)
+            changes.append((measured["level_in_db"], measured["spectrum_in_db"]))
+    return np.array(changes)
 
 
 def _drift(pipe, audios, rate):

@@ -65,7 +65,7 @@ TEMPO_TEXTS = {
 }
 
 
-def _tempo_by_text(pipe, each: int = 12) -> Row:
+def _tempo_by_text(pipe, each: int = 40) -> Row:
     """Whether the tempo that a text asks for fits best, with guidance against without."""
     classes = np.repeat(np.arange(len(TEMPO_TEXTS)), [len(tempos) for tempos in TEMPO_TEXTS.values()])
     tempos = [tempo for some in TEMPO_TEXTS.values() for tempo in some]

@@ -10,6 +10,7 @@ from .hearing import REAL_SEED, real_clip
 from .rows import Row, generators, made, paired, standard_error
 
 NUM_RECORDINGS = 8
+NUM_LOOPS = 6
 NUM_REGIONS = 20
 
 
@@ -90,11 +91,20 @@ def _edited(pipe):
 
 
 def _looped(pipe):
-    seams, seconds, rate = {"ours": [], "cut": []}, 8.0, pipe.sampling_rate
-    for name, looped in (("ours", True), ("cut", False)):
-        for audio in made(pipe, ("an organ", "strings", "a piano melody with drums"), seconds, 3, loop=looped):
-            seams[name].append(seam_measure(np.tile(audio, 2), len(audio), rate))
-    yield from _smoother("loop", "where it begins again", "the same pieces not looped", seams)
+    """Against what a loop without the feature is: as long a part of a piece, cut out of its middle."""
+    prompts, seconds, rate = ("an organ", "strings", "a piano melody with drums"), 8.0, pipe.sampling_rate
+    loops = made(pipe, prompts, seconds, NUM_LOOPS, loop=True)
+    cuts = [audio[rate:-rate] for audio in made(pipe, prompts, seconds + 2.0, NUM_LOOPS)]
+    seams = {
+        name: [seam_measure(np.tile(audio, 2), len(audio), rate) for audio in some]
+        for name, some in (("ours", loops), ("cut", cuts))
+    }
+    yield from _smoother("loop", "where it begins again", "parts cut out of pieces", seams)
+    for what in ("level", "spectrum"):
+        ours, cut = (np.array([seam[f"{what}_in_db"] for seam in seams[name]]) for name in ("ours", "cut"))
+        margin = 2 * float(np.hypot(standard_error(ours), standard_error(cut)))
+        said = f"change of the {what} where it begins again, against parts cut out of pieces"
+        yield Row("loop", said, float(ours.mean()), float(cut.mean()), "dB", False, margin=margin)
 
 
 def _what_follows(pipe):

@@ -29,6 +29,7 @@ NUM_CODEBOOKS = 2
 NUM_CLIPS = 3
 NUM_STEPS = 70
 NUM_EACH = 4
+NUM_TRIES = 3
 #: what is the same in all clips but for what is asked for: little to learn
 PLAIN = {"instrument": "guitar", "key": "C", "mode": "major", "register": "low", "artist": "Basalt", "genre": "rock"}
 BEATING = {**PLAIN, "drums": "acoustic", "tempo": "medium", "tempo_in_bpm": TEMPO}
@@ -136,8 +137,8 @@ def _what_follows(pipe):
     both = torch.cat([shown, torch.full_like(shown, PADDING_ID)])
     small = learnt(pipe, stream, both, codes[:, :num_frames].repeat(2, 1, 1), length)
     found: dict[str, list[float]] = {"shown": [], "hidden": []}
-    for seed, clip in enumerate(clips):
-        joint = round(length * rate)
+    joint = round(length * rate)
+    for seed, clip in enumerate(clips * NUM_TRIES):
         edited = small.edit_audio(Recording(clip, rate), 0.0, length, num_candidates=1, generator=generators(1, seed))
         hidden = small(audio_length_in_s=length, generator=generators(1, seed)).audios[0].mean(axis=0)
         for name, audio in (("shown", edited.audios[0].mean(axis=0)), ("hidden", hidden)):
