@@ -101,6 +101,8 @@ def main() -> None:
     arguments = parser.parse_args()
     if not 0 <= arguments.keep < 1:
         parser.error(f"--keep must be from 0 to below 1, got {arguments.keep}")
+    if arguments.minutes is not None and not arguments.minutes > 0:
+        parser.error(f"--minutes must be above 0, got {arguments.minutes}")
     models = arguments.work_dir / "models"
     steps = arguments.steps if arguments.minutes is None else 1_000_000
     recipe = replace(
