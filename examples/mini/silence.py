@@ -1,7 +1,7 @@
 """A rest is not an end.
 
 Silence follows silence wherever the corpus has it, so a stage that once falls silent would stay so. Only a piece that ends,
-which is always told, does: any other goes on after the rests that are put into its history here.
+which is told wherever anything is, does: any other goes on after the rests that are put into its history here.
 """
 
 from __future__ import annotations

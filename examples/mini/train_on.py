@@ -111,12 +111,11 @@ def main() -> None:
         num_short_windows=arguments.short_windows or Recipe().num_short_windows,
         num_score_workers=arguments.workers or Recipe().num_score_workers,
     )
-    start = Path(arguments.start)
-    lay_out(start, models, STAGE)
+    lay_out(arguments.start, models, STAGE)
     fit_attribute_table(models, recipe)
     with nullcontext() if arguments.minutes is None else time_limit(60 * arguments.minutes):
-        train_stage(STAGE, arguments.work_dir, arguments.work_dir, models, recipe, start=start)
-    blend(models / f"{STAGE}_model", start / f"{STAGE}_model", arguments.keep)
+        train_stage(STAGE, arguments.work_dir, arguments.work_dir, models, recipe, start=arguments.start)
+    blend(models / f"{STAGE}_model", arguments.start / f"{STAGE}_model", arguments.keep)
     assemble_pipeline(models, arguments.work_dir / "pipeline", recipe)
 
 

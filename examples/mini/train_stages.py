@@ -120,7 +120,7 @@ def early_loss(
     first: float,
     early: float,
     decay: float,
-    more: torch.Tensor | float = 0.0,
+    more: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """Cross-entropy of (batch, tokens …, vocabulary) to (batch, frames, codebooks), the first frames weighted.
 
@@ -131,20 +131,13 @@ def early_loss(
     frames = torch.arange(labels.shape[1], device=labels.device) // token_ids.shape[2]
     weights = 1 + first * (frames == 0) + early * torch.exp(-frames / decay)
     weights = weights.expand(labels.shape)
-    if isinstance(more, torch.Tensor):
+    if more is not None:
         weights = weights + more.flatten(1)
     losses = F.cross_entropy(logits[:, : labels.shape[1]].flatten(0, 1), labels.flatten(), reduction="none")
     return (losses.view(labels.shape) * weights).sum() / weights.sum()
 
 
-def train_stage(
-    name: str,
-    tokens: Path,
-    work: Path,
-    models: Path,
-    recipe: Recipe,
-    start: Path | None = None,
-) -> None:
+def train_stage(name: str, tokens: Path, work: Path, models: Path, recipe: Recipe, start: Path | None = None) -> None:
     """Train a stage and save it as `models / NAME_model`; with `start`, a pipeline's folder, on from its weights."""
     output = models / f"{name}_model"
     if (output / "model.safetensors").exists():
@@ -180,7 +173,7 @@ def train_stage(
         batch = {key: ids.to(device) for key, ids in batches(step).items()}
         with torch.random.fork_rng(), autocast(device):
             torch.manual_seed(int(torch.randint(1 << 62, (), generator=generator)))
-            history, more = batch[predicted], 0.0
+            history, more = batch[predicted], None
             if name in SPOILING:
                 history = SPOILING[name](history, generator)
             read = batch | {predicted: history}

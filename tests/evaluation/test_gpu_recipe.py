@@ -219,5 +219,5 @@ def test_weights_of_frames_leave_a_uniform_loss_and_count_where_they_lie():
     more[0, 200:] = 10.0
     assert early_loss(logits, token_ids, 60.0, 6.0, 20.0, more).item() == pytest.approx(np.log(2), abs=1e-5)
     logits[0, 600:, 1] = 5.0  # wrong late in the first sample
-    plain, weighed = (early_loss(logits, token_ids, 60.0, 6.0, 20.0, each).item() for each in (0.0, more))
+    plain, weighed = (early_loss(logits, token_ids, 60.0, 6.0, 20.0, each).item() for each in (None, more))
     assert weighed > 1.5 * plain > 1.5 * np.log(2)

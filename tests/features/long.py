@@ -3,6 +3,7 @@
 import numpy as np
 import torch
 
+from open_musiclm.evaluation.metrics.levels import SILENCE_IN_DB
 from open_musiclm.pipelines.reranking import clap_embeddings_of_clip
 from open_musiclm.pipelines.seams import seam_measure
 from open_musiclm.tokenizers.clap import clap_text_embeddings
@@ -13,7 +14,6 @@ from .rows import Row, generators, level, standard_error
 LENGTH_IN_S = 300
 PART_IN_S = 10
 MINUTE = 60 // PART_IN_S
-SILENT_IN_DB = -60.0
 #: how much the last minute may lose, in % and dB; what pieces differ in by chance would let one of them fall silent
 NO_LESS = {"moves": 10.0, "level": 3.0, "clap": 3.0}
 
@@ -38,6 +38,7 @@ def _seams(pipe, audios, rate):
         window, stride = stage.config.window_in_s, stage.config.window_stride_in_s
         joints = np.arange(window, LENGTH_IN_S - 2.0, stride)
         between = np.concatenate([joints + place * stride for place in places])
+        between = between[between < LENGTH_IN_S - 2.0]
         at, elsewhere = (_all_changes(audios, moments, rate) for moments in (joints, between))
         for place, what in enumerate(("level", "spectrum")):
             found, usual = at[:, place], elsewhere[:, place]
@@ -51,7 +52,7 @@ def _seams(pipe, audios, rate):
                 # no larger: by what two means of so many changes differ by chance
                 margin=-2 * float(np.hypot(standard_error(found), standard_error(usual))),
             )
-    silent = [np.mean([level(part) < SILENT_IN_DB for part in np.split(audio, LENGTH_IN_S)]) for audio in audios]
+    silent = [np.mean([level(part) < SILENCE_IN_DB for part in np.split(audio, LENGTH_IN_S)]) for audio in audios]
     yield Row(
         "long piece", "seconds that are silent, of all", 100 * float(np.mean(silent)), 0.0, "%", False, margin=-5.0
     )
@@ -63,7 +64,7 @@ def _all_changes(audios, moments, rate) -> np.ndarray:
     for audio in audios:
         for place in np.round(moments * rate).astype(int):
             sides = audio[place - half : place], audio[place : place + half]
-            if min(level(side) for side in sides) < SILENT_IN_DB:
+            if min(level(side) for side in sides) < SILENCE_IN_DB:
                 continue
             measured = seam_measure(audio[max(place - around, 0) : place + around], min(place, around), rate)
             changes.append((measured["level_in_db"], measured["spectrum_in_db"]))

@@ -83,7 +83,7 @@ def _compiled() -> Callable:
 
 
 def find_trouble(device: torch.device, dtype: torch.dtype, num_heads: int, head_dim: int) -> str | None:
-    """Why a device cannot attend in this way, forward and backward: the error's last line. `None` if it can.
+    """Why a device cannot attend in this way, forward and backward: the error's first line. `None` if it can.
 
     A kernel takes shared memory by its tiles and not by the rows, so a few rows show it.
     """
